@@ -1,0 +1,14 @@
+"""Interactions in true time order and the flat histories read from them."""
+
+from recbole_mars.data.history import HistoryIndex, pad_ragged, windows
+from recbole_mars.data.schema import TEST, TRAIN, VALID, InteractionLog
+
+__all__ = [
+    "TEST",
+    "TRAIN",
+    "VALID",
+    "HistoryIndex",
+    "InteractionLog",
+    "pad_ragged",
+    "windows",
+]

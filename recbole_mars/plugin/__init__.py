@@ -1,0 +1,22 @@
+"""The edge to RecBole: the only package that imports it."""
+
+from recbole_mars.plugin.compat import check_versions
+
+check_versions()
+
+from recbole_mars.plugin.dataset import MultimodalDataset  # noqa: E402
+from recbole_mars.plugin.metrics import UserAUC  # noqa: E402
+from recbole_mars.plugin.models import MARS, MARSAlign  # noqa: E402
+from recbole_mars.plugin.registry import register  # noqa: E402
+from recbole_mars.plugin.trainer import MARSAlignTrainer, MARSTrainer  # noqa: E402
+
+register()
+
+__all__ = [
+    "MARS",
+    "MARSAlign",
+    "MARSAlignTrainer",
+    "MARSTrainer",
+    "MultimodalDataset",
+    "UserAUC",
+]

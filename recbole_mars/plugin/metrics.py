@@ -1,0 +1,151 @@
+"""Our metrics as RecBole's: UserAUC, and AUC and LogLoss by activity group."""
+
+from __future__ import annotations
+
+from logging import getLogger
+from typing import Any
+
+import numpy as np
+import torch
+from recbole.config import Config
+from recbole.data.interaction import Interaction
+from recbole.evaluator import Collector, register
+from recbole.evaluator.base_metric import LossMetric
+
+from recbole_mars.data import InteractionLog
+from recbole_mars.evaluation import activity_groups, auc, log_loss, user_auc_report
+
+__all__ = ["MarsCollector", "UserAUC", "register_metrics", "user_groups"]
+
+_USER, _ACTIVITY = "data.user_id", "data.activity"
+
+
+def user_groups(log: InteractionLog, config: Config) -> np.ndarray:
+    """Activity group of every internal user id, (n_users,) int8; -1 for ids without behaviours."""
+    users = np.unique(log.users)
+    groups = np.full(log.n_users, -1, dtype=np.int8)
+    shares = {
+        name: config[f"mars_{name}"]
+        for name in ("low_share", "high_share")
+        if config[f"mars_{name}"] is not None
+    }
+    groups[users] = activity_groups(log.training_counts(), users, **shares)
+    return groups
+
+
+class UserAUC(LossMetric):
+    """AUC within each user, averaged by impressions (MARS, eq. 19), named user_auc.
+
+    Users whose impressions are all of one class are left out; if no user is left, as under
+    leave-one-out, the value is nan and the log says so.
+    """
+
+    metric_need = ["rec.score", "data.label", _USER]  # noqa: RUF012 - RecBole's convention
+
+    def calculate_metric(self, dataobject: Any) -> dict[str, float]:
+        scores, labels = self.used_info(dataobject)
+        try:
+            value = user_auc_report(dataobject.get(_USER).numpy(), labels, scores).value
+        except ValueError as error:
+            getLogger().warning(f"user_auc is undefined here: {error}")
+            value = float("nan")
+        return {"user_auc": round(value, self.decimal_place)}
+
+
+class _GroupMetric(LossMetric):
+    """A metric over the impressions of one activity group; nan if it is undefined there."""
+
+    metric_need = ["rec.score", "data.label", _USER, _ACTIVITY]  # noqa: RUF012
+    group = 0
+    key = ""
+
+    def calculate_metric(self, dataobject: Any) -> dict[str, float]:
+        scores, labels = self.used_info(dataobject)
+        groups = dataobject.get(_ACTIVITY).numpy()[dataobject.get(_USER).numpy()]
+        mine = groups == self.group
+        try:
+            value = self.metric_info(scores[mine], labels[mine])
+        except ValueError:  # an empty group, or one class only
+            value = float("nan")
+        return {self.key: round(value, self.decimal_place)}
+
+
+class _GroupAUC(_GroupMetric):
+    def metric_info(self, preds: np.ndarray, trues: np.ndarray) -> float:
+        return auc(trues, preds)
+
+
+class _GroupLogLoss(_GroupMetric):
+    smaller = True
+
+    def metric_info(self, preds: np.ndarray, trues: np.ndarray) -> float:
+        return log_loss(trues, preds)
+
+
+class MarsCollector(Collector):
+    """RecBole's collector, which also hands the metrics the users and their activity groups."""
+
+    def data_collect(self, train_data: Any) -> None:
+        super().data_collect(train_data)
+        self.learn_activity(train_data.dataset)
+
+    def learn_activity(self, dataset: Any) -> None:
+        """Group the users of a training set (or of any split of ours) by their activity."""
+        if not self.register.need(_ACTIVITY):
+            return
+        if hasattr(dataset, "log"):
+            groups = user_groups(dataset.log, self.config)
+        else:
+            users = dataset.inter_feat[dataset.uid_field].numpy()
+            groups = activity_groups(np.bincount(users, minlength=dataset.user_num))
+        self.data_struct.set(_ACTIVITY, torch.from_numpy(groups.astype(np.int64)))
+
+    def eval_batch_collect(
+        self,
+        scores_tensor: torch.Tensor,
+        interaction: Interaction,
+        positive_u: torch.Tensor,
+        positive_i: torch.Tensor,
+    ) -> None:
+        super().eval_batch_collect(scores_tensor, interaction, positive_u, positive_i)
+        if self.register.need(_USER):
+            self.data_struct.update_tensor(_USER, interaction[self.config["USER_ID_FIELD"]])
+
+    def get_data_struct(self) -> Any:
+        if self.register.need(_ACTIVITY) and _ACTIVITY not in self.data_struct:
+            raise ValueError(
+                "activity groups come from the training data: call fit() first, or "
+                "trainer.eval_collector.data_collect(train_data)"
+            )
+        struct = super().get_data_struct()
+        if _USER in self.data_struct:
+            del self.data_struct[_USER]
+        return struct
+
+
+def _group_metrics() -> dict[str, type[LossMetric]]:
+    metrics: dict[str, type[LossMetric]] = {}
+    for group, name in enumerate(("Low", "Mid", "High")):
+        for prefix, key, base in (("AUC", "auc", _GroupAUC), ("LogLoss", "logloss", _GroupLogLoss)):
+            attributes = {
+                "group": group,
+                "key": f"{key}_{name.lower()}",
+                "__doc__": f"{prefix} over {name.lower()}-active users.",
+                "__module__": __name__,
+            }
+            metrics[f"{prefix}{name}"] = type(f"{prefix}{name}", (base,), attributes)
+    return metrics
+
+
+def register_metrics() -> None:
+    """Add our metrics to RecBole's tables, and the collector that feeds them to its trainer."""
+    for name, metric in {"UserAUC": UserAUC, **_group_metrics()}.items():
+        lower = name.lower()
+        register.metrics_dict[lower] = metric
+        register.metric_information[lower] = metric.metric_need
+        register.metric_types[lower] = metric.metric_type
+        if metric.smaller and lower not in register.smaller_metrics:
+            register.smaller_metrics.append(lower)
+    import recbole.trainer.trainer as trainer_module
+
+    trainer_module.Collector = MarsCollector

@@ -1,0 +1,154 @@
+"""RecBole's view of our models: thin classes over the plain-torch networks."""
+
+from __future__ import annotations
+
+import hashlib
+from typing import Any
+
+import torch
+from recbole.config import Config
+from recbole.data.interaction import Interaction
+from recbole.model.abstract_recommender import SequentialRecommender
+from recbole.utils import FeatureType, InputType
+from torch import Tensor, nn
+
+from recbole_mars.ctr import DIN, FieldEmbedding
+from recbole_mars.plugin.catalogue import item_features
+from recbole_mars.plugin.config import din_settings
+from recbole_mars.plugin.dataset import BORROWED_FIELD, MultimodalDataset
+from recbole_mars.plugin.stage_one import alignment_network
+
+__all__ = ["MARS", "MARSAlign"]
+
+
+class _CTRModel(SequentialRecommender):
+    """A sequential CTR model with labels: binary cross-entropy over logits of the target."""
+
+    input_type = InputType.POINTWISE
+
+    def __init__(self, config: Config, dataset: MultimodalDataset) -> None:
+        super().__init__(config, dataset)
+        if not isinstance(dataset, MultimodalDataset):
+            raise TypeError(
+                f"{type(self).__name__} needs a MultimodalDataset, got {type(dataset).__name__}; "
+                "make it with recbole.data.create_dataset(config)"
+            )
+        self.label_field = config["LABEL_FIELD"]
+        self.label_list_field = self.label_field + config["LIST_SUFFIX"]
+        self.history_labels = bool(config["history_labels"])
+        self.loss = nn.BCEWithLogitsLoss()
+        # A checkpoint indexes its embeddings by internal ids, which another data set numbers anew.
+        self.register_buffer("data_fingerprint", _ids_fingerprint(dataset))
+        self.register_load_state_dict_pre_hook(_refuse_other_data)
+
+    def logits(self, interaction: Interaction) -> Tensor:
+        """Logits of the targets, (B,)."""
+        raise NotImplementedError
+
+    def calculate_loss(self, interaction: Interaction) -> Tensor:
+        return self.loss(self.logits(interaction), interaction[self.label_field].float())
+
+    def predict(self, interaction: Interaction) -> Tensor:
+        return torch.sigmoid(self.logits(interaction))
+
+    def _labels(self, interaction: Interaction) -> Tensor | None:
+        return interaction[self.label_list_field] if self.history_labels else None
+
+    def _mask(self, interaction: Interaction) -> Tensor:
+        width = interaction[self.ITEM_SEQ].shape[1]
+        position = torch.arange(width, device=interaction[self.ITEM_SEQ].device)
+        return position < interaction[self.ITEM_SEQ_LEN].unsqueeze(1)
+
+
+class MARS(_CTRModel):
+    """MARS, stage 2: DIN over histories that borrow from similar high-active users.
+
+    Stage 1 (alignment) and retrieval run before its first epoch, see MARSTrainer. With
+    augmentation: none it is our plain DIN.
+    """
+
+    def __init__(self, config: Config, dataset: MultimodalDataset) -> None:
+        super().__init__(config, dataset)
+        size = config["embedding_size"]
+        items = FieldEmbedding(self.n_items, size, **_columns(dataset, dataset.iid_field))
+        columns = _columns(dataset, dataset.uid_field)
+        use_id = bool(config["mars_use_user_id"])
+        users = None
+        if use_id or any(columns.values()):
+            users = FieldEmbedding(dataset.user_num, size, use_id=use_id, **columns)
+        self.din = DIN(items, users, din_settings(config))
+
+    def logits(self, interaction: Interaction) -> Tensor:
+        return self.din(
+            interaction[self.ITEM_SEQ],
+            self._mask(interaction),
+            interaction[self.ITEM_ID],
+            interaction[self.USER_ID],
+            self._labels(interaction),
+            interaction[BORROWED_FIELD],
+        )
+
+
+class MARSAlign(_CTRModel):
+    """MARS, stage 1, as a CTR model of its own (eq. 12): the alignment network's score.
+
+    Trained causally, all targets of a user in one pass, by MARSAlignTrainer; what it learns is
+    the artifact that MARS uses.
+    """
+
+    def __init__(self, config: Config, dataset: MultimodalDataset) -> None:
+        super().__init__(config, dataset)
+        self.network = alignment_network(config, self.n_items, item_features(dataset, config))
+
+    def logits(self, interaction: Interaction) -> Tensor:
+        """The target is put behind its history, and its position's logit taken."""
+        history, target = interaction[self.ITEM_SEQ], interaction[self.ITEM_ID]
+        length = interaction[self.ITEM_SEQ_LEN].unsqueeze(1)
+        items = torch.cat([history, torch.zeros_like(history[:, :1])], dim=1)
+        items = items.scatter(1, length, target.unsqueeze(1))
+        mask = torch.arange(items.shape[1], device=items.device) <= length
+        labels = self._labels(interaction)
+        if labels is not None:
+            labels = torch.cat([labels, torch.zeros_like(labels[:, :1])], dim=1)
+        output = self.network(items, mask, labels)
+        return output.logits.gather(1, length).squeeze(1)
+
+
+def _columns(dataset: MultimodalDataset, id_field: str) -> dict[str, dict[str, Tensor]]:
+    """Side features of items or users, as FieldEmbedding takes them."""
+    feature = dataset.item_feat if id_field == dataset.iid_field else dataset.user_feat
+    groups: dict[str, dict[str, Tensor]] = {"tokens": {}, "token_lists": {}, "numbers": {}}
+    for name in feature if feature is not None else ():
+        kind = dataset.field2type[name]
+        if name == id_field:
+            continue
+        if kind == FeatureType.TOKEN:
+            groups["tokens"][name] = feature[name]
+        elif kind == FeatureType.TOKEN_SEQ:
+            groups["token_lists"][name] = feature[name]
+        elif kind == FeatureType.FLOAT:
+            groups["numbers"][name] = feature[name]
+        else:
+            raise ValueError(
+                f"side feature {name} is a float_seq, which a DIN field cannot hold; take it out "
+                "of load_col, and give vectors as text_features or image_features"
+            )
+    return groups
+
+
+def _ids_fingerprint(dataset: MultimodalDataset) -> Tensor:
+    digest = hashlib.sha256(dataset.dataset_name.encode())
+    for field in (dataset.uid_field, dataset.iid_field):
+        digest.update("\n".join(map(str, dataset.field2id_token[field])).encode())
+    return torch.tensor(list(digest.digest()[:16]), dtype=torch.uint8)
+
+
+def _refuse_other_data(
+    model: nn.Module, state: dict[str, Any], prefix: str, *_: Any
+) -> None:
+    found = state.get(f"{prefix}data_fingerprint")
+    if found is not None and not torch.equal(found.cpu(), model.data_fingerprint.cpu()):  # type: ignore[arg-type]
+        raise ValueError(
+            "the checkpoint was trained on another data set, or on other users and items of it; "
+            "load it with the dataset, data_path and filters that it was trained with"
+        )

@@ -1,0 +1,102 @@
+"""Making RecBole find us: models, data sets, trainers, metrics and defaults.
+
+RecBole looks its parts up by name at run time, so registering is setting attributes. What has no
+such look-up is replaced where RecBole calls it: two methods of Config, the torch that its trainer
+loads checkpoints with, and load_data_and_model (see DESIGN in docs/recbole.md).
+"""
+
+from __future__ import annotations
+
+import functools
+import sys
+import types
+from typing import Any
+
+import recbole.data.dataset as dataset_module
+import recbole.quick_start as quick_start_package
+import recbole.quick_start.quick_start as quick_start_module
+import recbole.trainer as trainer_package
+import recbole.trainer.trainer as trainer_module
+from recbole.config import Config
+from recbole.utils.argument_list import dataset_arguments
+
+from recbole_mars.plugin import models, trainer
+from recbole_mars.plugin.compat import load_trusted_checkpoints
+from recbole_mars.plugin.config import (
+    OUR_MODELS,
+    asks_for_us,
+    check_keys,
+    explain_unknown_model,
+    internal_defaults,
+    option_keys,
+)
+from recbole_mars.plugin.dataset import DIENMultimodalDataset, MultimodalDataset
+from recbole_mars.plugin.metrics import register_metrics
+from recbole_mars.plugin.quick_start import load_data_and_model, run_recboles
+
+__all__ = ["register"]
+
+
+def register() -> None:
+    """Register everything with RecBole; harmless when repeated."""
+    if hasattr(dataset_module, "MARSDataset"):
+        return
+    for name in OUR_MODELS:
+        path = f"recbole.model.sequential_recommender.{name.lower()}"
+        module = types.ModuleType(path)
+        module.__spec__ = types.SimpleNamespace(name=path)  # type: ignore[assignment]
+        setattr(module, name, getattr(models, name))
+        sys.modules[path] = module
+        setattr(dataset_module, f"{name}Dataset", MultimodalDataset)
+        setattr(trainer_package, f"{name}Trainer", getattr(trainer, f"{name}Trainer"))
+    register_metrics()
+    # RecBole reuses a saved data set if these keys agree; ours change it too.
+    dataset_arguments.extend(key for key in option_keys() if key not in dataset_arguments)
+    load_trusted_checkpoints(trainer_module)
+    for module in (quick_start_package, quick_start_module):
+        module.load_data_and_model = load_data_and_model
+        module.run_recboles = run_recboles
+    _extend_config()
+
+
+def _extend_config() -> None:
+    """Lay our defaults over RecBole's, check our keys, and explain unknown model names."""
+    load_defaults = Config._load_internal_config_dict
+    find_model = Config._get_model_and_dataset
+
+    @functools.wraps(load_defaults)
+    def load_defaults_and_ours(self: Config, model: str, model_class: type, dataset: str) -> None:
+        load_defaults(self, model, model_class, dataset)
+        check_keys(self.external_config_dict)
+        self.internal_config_dict.update(
+            internal_defaults(model, dataset, self.external_config_dict)
+        )
+        if model not in OUR_MODELS and asks_for_us(self.external_config_dict):
+            _serve_builtin(model)
+
+    @functools.wraps(find_model)
+    def find_model_or_explain(self: Config, model: Any, dataset: Any) -> Any:
+        try:
+            return find_model(self, model, dataset)
+        except (ValueError, AttributeError) as error:
+            name = model if model is not None else self.external_config_dict.get("model")
+            raise ValueError(explain_unknown_model(str(name))) from error
+
+    Config._load_internal_config_dict = load_defaults_and_ours
+    Config._get_model_and_dataset = find_model_or_explain
+
+
+def _serve_builtin(model: str) -> None:
+    """Give a built-in model our data set in the runs whose configuration asks for our options."""
+    name = f"{model}Dataset"
+    original = getattr(dataset_module, name, dataset_module.SequentialDataset)
+    if getattr(original, "chooses", False):
+        return
+    ours = DIENMultimodalDataset if model == "DIEN" else MultimodalDataset
+
+    def choose(config: Config) -> Any:
+        return (ours if asks_for_us(config.external_config_dict) else original)(config)
+
+    choose.__name__ = ours.__name__  # RecBole names the saved data set by it
+    choose.chooses = True  # type: ignore[attr-defined]
+    setattr(dataset_module, name, choose)

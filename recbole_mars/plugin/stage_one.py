@@ -1,0 +1,205 @@
+"""Stage 1 of MARS for a RecBole data set: alignment, retrieval, and their artifacts on disk.
+
+Artifacts live under checkpoint_dir/mars, in folders named after the data set and a fingerprint of
+everything that they depend on: what fits is used, what does not is left alone.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable
+from pathlib import Path
+
+import numpy as np
+import torch
+from recbole.config import Config
+
+from recbole_mars import __version__
+from recbole_mars.alignment import (
+    AlignmentExport,
+    AlignmentNetwork,
+    TrainingHistory,
+    export_embeddings,
+    train_alignment,
+)
+from recbole_mars.augmentation import PrefixTable, RetrievedAugmenter, build_prefixes
+from recbole_mars.data import InteractionLog
+from recbole_mars.evaluation import HIGH, LOW
+from recbole_mars.plugin.catalogue import ItemFeatures, item_features
+from recbole_mars.plugin.config import alignment_settings, retrieval_settings, training_settings
+from recbole_mars.plugin.dataset import MultimodalDataset
+from recbole_mars.plugin.metrics import user_groups
+from recbole_mars.retrieval import DonorPool
+
+__all__ = [
+    "align",
+    "alignment_network",
+    "prepare_retrieval",
+    "retrieval_inputs",
+    "stored_prefixes",
+]
+
+
+def alignment_network(config: Config, n_items: int, features: ItemFeatures) -> AlignmentNetwork:
+    """A fresh network, the same for the same seed whatever else has drawn random numbers."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(config["seed"])
+        return AlignmentNetwork(
+            alignment_settings(config),
+            n_items,
+            features.text,
+            features.text_present,
+            features.image,
+            features.image_present,
+        )
+
+
+def align(
+    dataset: MultimodalDataset, config: Config, network: AlignmentNetwork, features: ItemFeatures
+) -> TrainingHistory:
+    """Train stage 1, continue it, or take the finished weights, whichever the disk allows."""
+    folder = _alignment_folder(dataset, config, features)
+    history = train_alignment(
+        network,
+        dataset.log,
+        settings=training_settings(config),
+        folder=folder,
+        device=config["device"],
+        progress=bool(config["show_progress"]),
+    )
+    best = history.epochs[history.best_epoch - 1]
+    dataset.logger.info(
+        f"alignment: best epoch {history.best_epoch} of {len(history.epochs)}, "
+        + ", ".join(f"{name} {value:.4f}" for name, value in best.items())
+        + f"; kept in {folder}"
+    )
+    return history
+
+
+def prepare_retrieval(dataset: MultimodalDataset, config: Config) -> RetrievedAugmenter:
+    """The prefixes of all low-active users' targets (MARS, eq. 15-17), made or found on disk.
+
+    In a distributed run the first process makes them and the others wait.
+
+    Raises ValueError if the features cannot be had or no user is high-active.
+    """
+    alone, first = config["single_spec"], config["local_rank"] == 0
+    if not alone and not first:
+        torch.distributed.barrier()
+    table = stored_prefixes(dataset, config, item_features(dataset, config))
+    if not alone and first:
+        torch.distributed.barrier()
+    dataset.logger.info(
+        f"retrieval: {table.mean_length:.1f} behaviours borrowed a target on average, "
+        f"{table.empty_share:.1%} borrow none, threshold {table.threshold:.3f}"
+    )
+    return RetrievedAugmenter(table)
+
+
+def stored_prefixes(
+    dataset: MultimodalDataset, config: Config, features: ItemFeatures
+) -> PrefixTable:
+    """The prefixes found on disk, or made by stage 1 and retrieval and kept there."""
+    folder = _prefix_folder(dataset, config, features)
+    try:
+        return PrefixTable.load(folder)
+    except (ValueError, OSError) as reason:
+        if folder.is_dir():
+            dataset.logger.warning(f"{folder} is damaged ({reason}): built anew")
+    network = alignment_network(config, dataset.item_num, features)
+    align(dataset, config, network, features)
+    rows, queries, pool = retrieval_inputs(dataset, config, network)
+    settings = retrieval_settings(config, _is_temporal(config))
+    own = np.minimum(dataset.histories.index.lengths(rows), settings.max_length)
+    progress = bool(config["show_progress"])
+    table = build_prefixes(dataset.log, rows, queries, pool, settings, own, progress=progress)
+    table.save(folder)
+    return table
+
+
+def retrieval_inputs(
+    dataset: MultimodalDataset, config: Config, network: AlignmentNetwork
+) -> tuple[np.ndarray, np.ndarray, DonorPool]:
+    """Query rows (Q,), query embeddings (Q, D) and the donors, by an aligned network.
+
+    Raises ValueError if no user is high-active.
+    """
+    log = dataset.log
+    groups = user_groups(log, config)
+    donors = np.flatnonzero(groups == HIGH)
+    if len(donors) == 0:
+        raise ValueError(
+            f"no high-active user: mars_high_share {config['mars_high_share']} of "
+            f"{int((groups >= 0).sum())} users is none; raise it, or set augmentation: none"
+        )
+    everything = np.arange(len(log))
+    targets = everything - log.offsets[log.users] >= config["min_history"]
+    query_rows = np.flatnonzero((groups[log.users] == LOW) & targets)
+
+    def export(rows: np.ndarray, users: np.ndarray) -> AlignmentExport:
+        return export_embeddings(
+            network,
+            log,
+            rows,
+            users,
+            max_length=config["MAX_ITEM_LIST_LENGTH"],
+            batch_users=config["mars_align_batch_users"],
+            device=config["device"],
+            progress=bool(config["show_progress"]),
+        )
+
+    exported = export(query_rows, donors)
+    queries = exported.query_embeddings
+    if config["retrieval_scope"] == "user":
+        askers = np.unique(log.users[query_rows])
+        whole = export(np.zeros(0, dtype=np.int64), askers)
+        queries = whole.donor_embeddings[np.searchsorted(askers, log.users[query_rows])]
+    lent = exported.donor_rows
+    kept = log.labels[lent] > 0 if config["history"] == "positive" else slice(None)
+    pool = DonorPool(
+        exported.donor_users,
+        exported.donor_embeddings,
+        lent[kept],
+        exported.donor_row_embeddings[kept],
+    )
+    return query_rows, queries, pool
+
+
+def _prefix_folder(dataset: MultimodalDataset, config: Config, features: ItemFeatures) -> Path:
+    settings = retrieval_settings(config, _is_temporal(config))
+    chosen = [config[key] for key in ("retrieval_scope", "mars_low_share", "mars_high_share")]
+    words = f"{settings}{chosen}{config['history']}{config['min_history']}"
+    name = hashlib.sha256(words.encode()).hexdigest()[:12]
+    return _alignment_folder(dataset, config, features) / f"prefixes-{name}"
+
+
+def _alignment_folder(dataset: MultimodalDataset, config: Config, features: ItemFeatures) -> Path:
+    words = json.dumps(
+        [
+            __version__,
+            str(alignment_settings(config)),
+            str(training_settings(config)),
+            config["seed"],
+            features.fingerprint(),
+            _log_fingerprint(dataset.log),
+        ]
+    )
+    name = hashlib.sha256(words.encode()).hexdigest()[:16]
+    return Path(config["checkpoint_dir"]) / "mars" / f"{dataset.dataset_name}-{name}"
+
+
+def _log_fingerprint(log: InteractionLog) -> str:
+    digest = hashlib.sha256()
+    columns: Iterable[np.ndarray] = (log.users, log.items, log.labels, log.times, log.phases)
+    for column in columns:
+        digest.update(np.ascontiguousarray(column).tobytes())
+    return digest.hexdigest()
+
+
+def _is_temporal(config: Config) -> bool:
+    """Whether the split is one in time: all that is tested is later than all that is trained on."""
+    arguments = config["eval_args"]
+    kind = next(iter(arguments["split"]))
+    whole = arguments["group_by"] is None or str(arguments["group_by"]).lower() == "none"
+    return kind == "TS" or (kind == "RS" and arguments["order"] == "TO" and whole)

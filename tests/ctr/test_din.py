@@ -1,0 +1,165 @@
+import pytest
+import torch
+from torch import nn
+
+from recbole_mars.ctr import DIN, Dice, DINSettings, FieldEmbedding, TargetAttention, mlp
+
+N_ITEMS = 30
+
+
+def item_fields():
+    generator = torch.Generator().manual_seed(0)
+    return {
+        "tokens": {"year": torch.randint(0, 5, (N_ITEMS,), generator=generator)},
+        "token_lists": {"genre": torch.randint(0, 4, (N_ITEMS, 3), generator=generator)},
+        "numbers": {"price": torch.rand(N_ITEMS, generator=generator)},
+    }
+
+
+def make_din(**settings):
+    torch.manual_seed(0)
+    users = FieldEmbedding(6, 4, tokens={"age": torch.tensor([0, 1, 2, 1, 3, 2])}, use_id=False)
+    return DIN(FieldEmbedding(N_ITEMS, 4, **item_fields()), users, DINSettings(**settings)).eval()
+
+
+def batch(size=5, length=7):
+    generator = torch.Generator().manual_seed(1)
+    lengths = torch.tensor([length, 0, 3, 1, length - 1])[:size]
+    return {
+        "history": torch.randint(1, N_ITEMS, (size, length), generator=generator),
+        "history_mask": torch.arange(length) < lengths.unsqueeze(1),
+        "target_item": torch.randint(1, N_ITEMS, (size,), generator=generator),
+        "user": torch.randint(1, 6, (size,), generator=generator),
+        "history_labels": torch.randint(0, 2, (size, length), generator=generator),
+        "borrowed": torch.tensor([2, 0, 3, 0, 1])[:size],
+    }
+
+
+@pytest.mark.parametrize("softmax", [False, True])
+def test_factored_attention_equals_the_concatenation(softmax):
+    """[q, k, q - k, q·k] built in full, one behaviour at a time, in float64."""
+    torch.manual_seed(0)
+    attention = TargetAttention(6, (5, 4), softmax).double()
+    target, history = torch.randn(3, 6).double(), torch.randn(3, 4, 6).double()
+    mask = torch.tensor([[1, 1, 1, 1], [1, 0, 0, 0], [0, 0, 0, 0]]).bool()
+    layers = [attention.first, *attention.rest]
+    expected = torch.zeros(3, 6).double()
+    for b in range(3):
+        scores = []
+        for k in history[b][mask[b]]:
+            hidden = torch.cat([target[b], k, target[b] - k, target[b] * k])
+            for layer in layers:
+                for part in layer if isinstance(layer, nn.Sequential) else [layer]:
+                    hidden = part(hidden)
+            scores.append(hidden[0] / 6**0.5)
+        if scores:
+            weights = torch.stack(scores)
+            weights = weights.softmax(0) if softmax else weights
+            expected[b] = (weights.unsqueeze(1) * history[b][mask[b]]).sum(0)
+    torch.testing.assert_close(attention(target, history, mask), expected)
+
+
+def test_attention_gradients():
+    torch.manual_seed(0)
+    attention = TargetAttention(3, (4,)).double()
+    mask = torch.tensor([[True, True], [True, False]])
+    inputs = (
+        torch.randn(2, 3, dtype=torch.float64, requires_grad=True),
+        torch.randn(2, 2, 3, dtype=torch.float64, requires_grad=True),
+    )
+    assert torch.autograd.gradcheck(lambda q, k: attention(q, k, mask), inputs)
+
+
+def test_field_embedding_by_hand():
+    fields = item_fields()
+    embedding = FieldEmbedding(N_ITEMS, 4, **fields)
+    assert embedding.width == 16
+    item = 7
+    genres = [g for g in fields["token_lists"]["genre"][item].tolist() if g]
+    genre = sum(embedding.embeddings["genre"].weight[g] for g in genres) / max(1, len(genres))
+    expected = torch.cat(
+        [
+            embedding.id_embedding.weight[item],
+            embedding.embeddings["year"].weight[fields["tokens"]["year"][item]],
+            torch.zeros(4) + genre,
+            fields["numbers"]["price"][item] * embedding.scales["price"],
+        ]
+    )
+    torch.testing.assert_close(embedding(torch.tensor([item]))[0], expected)
+    # More ids than the table has rows take the other way through the code.
+    many = torch.full((N_ITEMS + 1,), item)
+    torch.testing.assert_close(embedding(many)[-1], expected)
+
+
+def test_columns_stay_out_of_the_checkpoint():
+    state = FieldEmbedding(N_ITEMS, 4, **item_fields()).state_dict()
+    assert not [name for name in state if name.startswith("column_")]
+
+
+def test_dice_by_hand():
+    dice = Dice(1).eval()
+    with torch.no_grad():
+        dice.alpha.fill_(0.25)
+    x = torch.tensor([[2.0], [-1.0]])
+    gate = torch.sigmoid(x)  # running mean 0 and variance 1
+    torch.testing.assert_close(dice(x), gate * x + (1 - gate) * 0.25 * x)
+
+
+@pytest.mark.parametrize("labels", [False, True])
+@pytest.mark.parametrize("softmax", [False, True])
+def test_padding_never_moves_a_logit(labels, softmax):
+    model = make_din(history_labels=labels, attention_softmax=softmax, mark_borrowed=True)
+    inputs = batch()
+    logits = model(**inputs)
+    longer = {**inputs}
+    for name in ("history", "history_labels"):
+        longer[name] = nn.functional.pad(inputs[name], (0, 4), value=1)
+    longer["history_mask"] = nn.functional.pad(inputs["history_mask"], (0, 4))
+    longer["history"] = torch.where(longer["history_mask"], longer["history"], 3)
+    torch.testing.assert_close(model(**longer), logits)
+
+
+def test_batch_equals_single():
+    model = make_din(history_labels=True, mark_borrowed=True)
+    inputs = batch()
+    logits = model(**inputs)
+    for i in range(len(logits)):
+        alone = {name: value[i : i + 1] for name, value in inputs.items()}
+        torch.testing.assert_close(model(**alone)[0], logits[i])
+
+
+def test_labels_and_marks_reach_the_logit():
+    model = make_din(history_labels=True, mark_borrowed=True)
+    inputs = batch()
+    logits = model(**inputs)
+    flipped = model(**{**inputs, "history_labels": 1 - inputs["history_labels"]})
+    unmarked = model(**{**inputs, "borrowed": torch.zeros(5, dtype=torch.long)})
+    empty = ~inputs["history_mask"].any(1)
+    assert (flipped != logits).tolist() == (~empty).tolist()
+    assert (unmarked != logits).tolist() == (inputs["borrowed"] > 0).tolist()
+
+
+def test_every_parameter_learns():
+    model = make_din(history_labels=True, mark_borrowed=True).train()
+    model(**batch()).sum().backward()
+    still = [name for name, p in model.named_parameters() if p.grad is None or not p.grad.any()]
+    assert still == ["dnn.1.alpha", "dnn.3.alpha"] or not still
+
+
+def test_bad_input_is_refused():
+    with pytest.raises(ValueError, match="history_labels must be given"):
+        make_din(history_labels=True)(**{**batch(), "history_labels": None})
+    with pytest.raises(ValueError, match="user must be given"):
+        make_din()(**{**batch(), "user": None})
+    with pytest.raises(ValueError, match="activation"):
+        mlp([2, 2], "swish")
+    with pytest.raises(ValueError, match="attention_hidden"):
+        TargetAttention(4, ())
+    with pytest.raises(ValueError, match="dnn_hidden"):
+        DINSettings(dnn_hidden=())
+    with pytest.raises(ValueError, match="dropout"):
+        DINSettings(dropout=1.0)
+    with pytest.raises(ValueError, match="year must have"):
+        FieldEmbedding(N_ITEMS + 1, 4, **item_fields())
+    with pytest.raises(ValueError, match="at least one field"):
+        FieldEmbedding(3, 4, use_id=False)
