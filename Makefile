@@ -6,7 +6,7 @@
 
 VENV  := .venv
 DEMO  := $(VENV)/bin/python -m recbole_mars.demo
-SMOKE := $(DEMO) --smoke
+SMOKE := $(DEMO) --smoke --output runs/smoke
 
 PYTHONS   := $(or $(PYTHON),python3.11 python3.10 python3.9 python3)
 PIP       := $(VENV)/bin/python -m pip --disable-pip-version-check

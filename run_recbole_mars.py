@@ -28,7 +28,9 @@ def main() -> None:
     parser.add_argument("--ip", default="localhost", help="address of the master process")
     parser.add_argument("--port", default="5678", help="port of the master process")
     parser.add_argument("--world_size", type=int, default=-1, help="processes on all machines")
-    parser.add_argument("--group_offset", type=int, default=0, help="rank of the first process here")
+    parser.add_argument(
+        "--group_offset", type=int, default=0, help="rank of the first process here"
+    )
     args, others = parser.parse_known_args()
     wrong = [arg for arg in others if not arg.startswith("--") or arg.count("=") != 1]
     if wrong:

@@ -10,6 +10,7 @@ import argparse
 import shlex
 import sys
 import time
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +43,8 @@ def main(arguments: list[str] | None = None) -> None:
         seeds = [int(seed) for seed in args.seeds.split(",")]
     except ValueError:
         parser.error(f"--seeds must be whole numbers separated by commas, got {args.seeds!r}")
+    # RecBole's use of pandas and torch is fine with the versions that we allow.
+    warnings.filterwarnings("ignore", category=FutureWarning, module=r"recbole\.")
     sys.argv = [sys.argv[0], *others]  # where RecBole looks for its configuration
 
     begin = time.perf_counter()

@@ -70,5 +70,5 @@ def batches_by_length(
     order = np.argsort(blurred, kind="stable")
     batches = [order[begin : begin + size] for begin in range(0, len(order), size)]
     if generator is not None:
-        generator.shuffle(batches)  # type: ignore[arg-type]
+        return [batches[i] for i in generator.permutation(len(batches))]
     return batches

@@ -10,7 +10,7 @@ from typing import Union
 import torch
 from torch import Tensor
 
-__all__ = ["Bandwidth", "choose_bandwidth", "median_bandwidth", "rbf_kernel"]
+__all__ = ["Bandwidth", "check_bandwidth", "choose_bandwidth", "median_bandwidth", "rbf_kernel"]
 
 Bandwidth = Union[float, str]  # a positive number, or "median"
 
@@ -24,7 +24,7 @@ def rbf_kernel(x: Tensor, y: Tensor, bandwidth: float | Tensor) -> Tensor:
     finite for equal rows too. Raises ValueError for other shapes or a bandwidth <= 0.
     """
     if not isinstance(bandwidth, Tensor):
-        _check_positive(bandwidth)
+        check_bandwidth(bandwidth)
     return torch.exp(-_squared_distances(x, y) / (2 * bandwidth**2))
 
 
@@ -53,11 +53,12 @@ def choose_bandwidth(bandwidth: Bandwidth, x: Tensor, y: Tensor) -> float | Tens
     """
     if bandwidth == "median":
         return median_bandwidth(x, y)
-    _check_positive(bandwidth)
+    check_bandwidth(bandwidth)
     return float(bandwidth)
 
 
-def _check_positive(bandwidth: Bandwidth) -> None:
+def check_bandwidth(bandwidth: Bandwidth) -> None:
+    """Raise ValueError for anything but a positive number."""
     if isinstance(bandwidth, str) or not bandwidth > 0:
         raise ValueError(
             f"bandwidth must be > 0, got {bandwidth!r}; use 'median' to choose it from the batch"
@@ -77,4 +78,4 @@ def _squared_distances(x: Tensor, y: Tensor) -> Tensor:
     squares = norms - 2 * x @ y.T
     # What is left below the rounding of the norms is noise: equal rows have distance 0.
     rounding = torch.finfo(x.dtype).eps * max(x.shape[1], 1) ** 0.5
-    return torch.where(squares > rounding * norms, squares, torch.zeros_like(squares))
+    return torch.where(squares <= rounding * norms, torch.zeros_like(squares), squares)

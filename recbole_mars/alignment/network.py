@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from recbole_mars.alignment.attention import CrossAttention, place, visible_positions
 from recbole_mars.alignment.encoders import ItemModality
 from recbole_mars.alignment.fusion import CollaborativeFusion, CrossModalFusion
-from recbole_mars.alignment.objective import alignment_loss, combine_terms, entropy_loss
+from recbole_mars.alignment.objective import combine_terms, stein_terms
 from recbole_mars.alignment.pooling import running_user_embedding
 from recbole_mars.alignment.settings import AlignmentSettings
 
@@ -113,7 +113,9 @@ class AlignmentNetwork(nn.Module):
         read only with history_labels, and then needed; that of a position reaches later
         positions only, so any value will do where it is not known yet.
         """
-        return self._read(self._content(items), items, mask, labels)
+        embeddings = self.embed(items, mask, labels)
+        users = running_user_embedding(embeddings, mask)
+        return AlignmentOutput(self._score(embeddings), embeddings, users)
 
     def embed(self, items: Tensor, mask: Tensor, labels: Tensor | None) -> Tensor:
         """emb_item^mm of every position (MARS, eq. 11), (B, L, D); arguments as forward."""
@@ -138,9 +140,9 @@ class AlignmentNetwork(nn.Module):
         items, mask, labels: (B, L). targets: (B, L) bool, the positions that count, at least
         one. Returns L_total and its detached parts "ctr", "align" (eq. 6), "entropy" (eq. 7).
         """
-        content = self._content(items)
-        logits = self._read(content, items, mask, labels).logits
-        ctr = F.binary_cross_entropy_with_logits(logits[targets], labels[targets].to(logits.dtype))
+        content = self._content(items.masked_fill(~mask, 0))
+        logits = self._score(self._embed(content, items, mask, labels)[targets])
+        ctr = F.binary_cross_entropy_with_logits(logits, labels[targets].to(logits.dtype))
         align, entropy = self._stein_terms(content)
         total = ctr + self.settings.stein_weight * self._combine(align, entropy)
         parts = {"ctr": ctr, "align": align, "entropy": entropy}
@@ -150,12 +152,9 @@ class AlignmentNetwork(nn.Module):
         distinct, positions = torch.unique(items, return_inverse=True)
         return _Content(distinct, positions, [each(distinct) for each in self.modalities.values()])
 
-    def _read(
-        self, content: _Content, items: Tensor, mask: Tensor, labels: Tensor | None
-    ) -> AlignmentOutput:
-        embeddings = self._embed(content, items, mask, labels)
-        logits = self.ffn(embeddings).squeeze(-1)
-        return AlignmentOutput(logits, embeddings, running_user_embedding(embeddings, mask))
+    def _score(self, embeddings: Tensor) -> Tensor:
+        """The logits of some embeddings (MARS, eq. 12). (..., D) to (...)."""
+        return self.ffn(embeddings).squeeze(-1)
 
     def _embed(
         self, content: _Content, items: Tensor, mask: Tensor, labels: Tensor | None
@@ -188,19 +187,16 @@ class AlignmentNetwork(nn.Module):
 
     def _stein_terms(self, content: _Content) -> tuple[Tensor, Tensor]:
         """L_align and L_entropy (eq. 6 and 7) over a batch's items; zeros where they are off."""
-        paired = self.paired[content.items].nonzero().squeeze(-1)
-        if not self.settings.use_stein or len(paired) < 2:
+        settings = self.settings
+        if not settings.use_stein or len(content.modalities) < 2:
             none = self.id_embedding.weight.new_zeros(())
             return none, none
-        if len(paired) > self.settings.stein_items:
-            drawn = torch.randperm(len(paired))[: self.settings.stein_items]
+        paired = self.paired[content.items].nonzero().squeeze(-1)
+        if len(paired) > settings.stein_items:
+            drawn = torch.randperm(len(paired))[: settings.stein_items]
             paired = paired[drawn.to(paired.device)]
         image, text = (each[paired] for each in content.modalities)
-        bandwidth, regularization = self.settings.bandwidth, self.settings.regularization
-        return (
-            alignment_loss(text, image, bandwidth),
-            entropy_loss(text, image, bandwidth=bandwidth, regularization=regularization),
-        )
+        return stein_terms(text, image, settings.bandwidth, settings.regularization)
 
     def _combine(self, align: Tensor, entropy: Tensor) -> Tensor:
         return combine_terms(

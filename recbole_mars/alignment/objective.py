@@ -11,7 +11,14 @@ from torch import Tensor
 from recbole_mars.alignment.kernels import Bandwidth, choose_bandwidth
 from recbole_mars.alignment.stein import stein_score
 
-__all__ = ["ENTROPY_SIGNS", "alignment_loss", "combine_terms", "entropy_loss", "stein_loss"]
+__all__ = [
+    "ENTROPY_SIGNS",
+    "alignment_loss",
+    "combine_terms",
+    "entropy_loss",
+    "stein_loss",
+    "stein_terms",
+]
 
 ENTROPY_SIGNS = ("maximised", "printed")
 
@@ -58,6 +65,23 @@ def entropy_loss(
     return torch.stack(terms).mean()
 
 
+def stein_terms(
+    text: Tensor, image: Tensor, bandwidth: Bandwidth = "median", regularization: float = 0.1
+) -> tuple[Tensor, Tensor]:
+    """L_align and L_entropy of matched pairs (MARS, eq. 6 and 7).
+
+    text, image: (N, D), row i of both the same item. Fewer than two pairs have no distribution
+    to speak of and give zeros that keep the graph.
+    """
+    if len(text) == len(image) < 2:
+        zero = 0.0 * (text.sum() + image.sum())
+        return zero, zero
+    return (
+        alignment_loss(text, image, bandwidth),
+        entropy_loss(text, image, bandwidth=bandwidth, regularization=regularization),
+    )
+
+
 def combine_terms(
     align: Tensor, entropy: Tensor, entropy_weight: float, entropy_sign: str = "maximised"
 ) -> Tensor:
@@ -85,15 +109,9 @@ def stein_loss(
     and pulls the embeddings together, while the paper's text asks for "sufficient dispersion"
     that prevents collapse. The default does what the text says.
 
-    text, image: (N, D), row i of both the same item. Returns a scalar; fewer than two pairs have
-    no distribution to speak of and give a zero that keeps the graph. Raises ValueError as
-    alignment_loss and stein_score, or for an unknown sign.
+    text, image: (N, D), row i of both the same item. Returns a scalar, for fewer than two pairs
+    a zero that keeps the graph. Raises ValueError as alignment_loss and stein_score, or for an
+    unknown sign.
     """
-    if len(text) == len(image) < 2:
-        return 0.0 * (text.sum() + image.sum())
-    return combine_terms(
-        alignment_loss(text, image, bandwidth),
-        entropy_loss(text, image, bandwidth=bandwidth, regularization=regularization),
-        entropy_weight,
-        entropy_sign,
-    )
+    align, entropy = stein_terms(text, image, bandwidth, regularization)
+    return combine_terms(align, entropy, entropy_weight, entropy_sign)

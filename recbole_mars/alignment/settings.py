@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from recbole_mars.alignment.kernels import Bandwidth
+from recbole_mars.alignment.kernels import Bandwidth, check_bandwidth
 from recbole_mars.alignment.objective import ENTROPY_SIGNS
 
 __all__ = ["AlignmentSettings"]
@@ -65,10 +65,8 @@ class AlignmentSettings:
             raise ValueError(
                 f"entropy_sign must be one of {ENTROPY_SIGNS}, got {self.entropy_sign!r}"
             )
-        if self.bandwidth != "median" and (
-            isinstance(self.bandwidth, str) or not self.bandwidth > 0
-        ):
-            raise ValueError(f"bandwidth must be 'median' or > 0, got {self.bandwidth!r}")
+        if self.bandwidth != "median":
+            check_bandwidth(self.bandwidth)
         if not self.regularization > 0:
             raise ValueError(f"regularization must be > 0, got {self.regularization}")
         if not 0 <= self.dropout < 1:

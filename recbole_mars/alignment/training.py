@@ -82,9 +82,11 @@ def train_alignment(
 ) -> TrainingHistory:
     """Train the network on the TRAIN rows of the log; it is left with its best weights.
 
-    Every training row, the first of a user included, is a target once an epoch, with up to
-    max_length - 1 rows before it as its history. Training stops by the AUC of the VALID rows;
-    without any, or if they hold one class only, all epochs are trained and the last one is kept.
+    Every training row, the first of a user included, is a target once an epoch. Its history is
+    all that came before it, or, of users with more than max_length rows, what their stretch of
+    max_length holds before it: a quarter of that at least, in validation the half. Training stops
+    by the AUC of the VALID rows; without any, or if they hold one class only, all epochs are
+    trained and the last one is kept.
 
     With a folder a checkpoint is written there after every epoch: the same call after a crash
     goes on from it and ends in the same weights as if never stopped. A checkpoint that is damaged
@@ -106,6 +108,11 @@ def train_alignment(
             valid_rows.sum(),
             settings.epochs,
         )
+    _log.info(
+        "%d of %d items have both modalities and take part in L_stein",
+        int(network.paired.sum()),
+        network.n_items - 1,
+    )
     device = torch.device(device)
     network.to(device)
     optimizer = torch.optim.AdamW(

@@ -15,7 +15,9 @@ __all__ = ["Dice", "FieldEmbedding", "TargetAttention", "mlp"]
 
 
 class Dice(nn.Module):
-    """Data-adaptive activation, p·x + (1 - p)·alpha·x with p = sigmoid(batch-normalised x) (DIN, eq. 4).
+    """Data-adaptive activation, p·x + (1 - p)·alpha·x, p = sigmoid(normalised x) (DIN, eq. 4).
+
+    x is normalised over the batch; a batch of one by the running statistics.
 
     x: (B, H). Returns (B, H).
     """
@@ -26,7 +28,13 @@ class Dice(nn.Module):
         self.alpha = nn.Parameter(torch.zeros(width))
 
     def forward(self, x: Tensor) -> Tensor:
-        gate = torch.sigmoid(self.norm(x))
+        if self.training and len(x) == 1:  # one sample has no variance of its own
+            normalised = nn.functional.batch_norm(
+                x, self.norm.running_mean, self.norm.running_var, eps=self.norm.eps
+            )
+        else:
+            normalised = self.norm(x)
+        gate = torch.sigmoid(normalised)
         return x * (gate + (1 - gate) * self.alpha)
 
 
@@ -53,7 +61,7 @@ def _activation(name: str, width: int) -> nn.Module:
 
 
 class TargetAttention(nn.Module):
-    """Local activation unit of DIN: weigh each behaviour by its relevance to the target (DIN, eq. 3).
+    """Local activation unit: weigh each behaviour by its relevance to the target (DIN, eq. 3).
 
     The unit is an MLP over [q, k, q - k, q·k] with q the target and k a behaviour. Its first
     layer is linear, so W[q, k, q - k, q·k] = (Wq + Wd) q + (Wk - Wd + Wp diag(q)) k: one product
@@ -80,7 +88,9 @@ class TargetAttention(nn.Module):
         """
         from_target, from_history, difference, product = self.first.weight.chunk(4, dim=1)
         constant = nn.functional.linear(target, from_target + difference, self.first.bias)
-        per_sample = (from_history - difference).t() + target.unsqueeze(2) * product.t()  # (B, D, H)
+        per_sample = (from_history - difference).t() + target.unsqueeze(
+            2
+        ) * product.t()  # (B, D, H)
         hidden = torch.baddbmm(constant.unsqueeze(1), history, per_sample)
         scores = self.rest(hidden).squeeze(2) * history.shape[2] ** -0.5
         if self.softmax:

@@ -99,8 +99,8 @@ def compare(
             tell(f"\n== {name}, seed {seed} ==")
             run_settings = {**settings, "seed": seed, "augmentation": augmentation}
             records.append(_run_once(name, dataset, run_settings, target / "runs", tell))
-    pair = records[:2]
-    gains = {group: _gain(*pair, group) for group in ("all", *GROUP_NAMES)}
+    base, measured = records[:2]
+    gains = {group: _gain(base, measured, group) for group in ("all", *GROUP_NAMES)}
     runs = [
         RunCurves(
             record.name,
@@ -111,7 +111,7 @@ def compare(
             record.intervals(),
             record.seconds,
         )
-        for record in pair
+        for record in (base, measured)
     ]
     tell(f"\nTest set of {dataset}, seed {seeds[0]}, with 95 % bootstrap intervals\n")
     tell(side_by_side(runs, gains))
@@ -125,7 +125,10 @@ def compare(
         runs=runs,
         gains=gains,
         settings=settings,
-        statistics={**view.statistics, **{f"seconds for {r.name}": round(r.seconds) for r in pair}},
+        statistics={
+            **view.statistics,
+            **{f"seconds for {r.name}": round(r.seconds) for r in (base, measured)},
+        },
         history_before=view.history_before,
         history_after=view.history_after,
         text_points_before=view.text_points[0],
@@ -139,7 +142,7 @@ def compare(
     _write(target / "config.yaml", yaml.safe_dump({**settings, "dataset": dataset}, sort_keys=True))
     metrics = {
         "runs": [_plain(record) for record in records],
-        "gains": {group: gain and asdict(gain) for group, gain in gains.items()},
+        "gains": {group: gain and gain._asdict() for group, gain in gains.items()},
         "statistics": data.statistics,
         "command": command,
         "version": version,
@@ -158,7 +161,11 @@ def summarise_seeds(records: Sequence[Record]) -> str:
         base, measured = ([r.metrics()[metric] for r in by_name[n]] for n in (BASE, MEASURED))
         test = paired_t_test(base, measured)
         cells = [f"{s.mean:.4f} ± {s.std:.4f}" for s in (summarise(base), summarise(measured))]
-        gain = f"{rela_impr(np.mean(measured), np.mean(base)):+.2f} %" if "auc" in metric else ""
+        gain = (
+            f"{rela_impr(float(np.mean(measured)), float(np.mean(base))):+.2f} %"
+            if "auc" in metric
+            else ""
+        )
         interval = f"[{test.low:+.4f}, {test.high:+.4f}]"
         rows.append(
             [metric, *cells, f"{test.difference:+.4f} {interval}", f"{test.p_value:.3f}", gain]

@@ -40,7 +40,7 @@ __all__ = [
     "training_curves",
 ]
 
-# Okabe and Ito's colours, which colour-blind readers can tell apart, and the page's greys.
+# Okabe and Ito's colours for all kinds of sight, their purple darkened, and the page's greys.
 _PALETTE = {
     "base": "#0072b2",
     "measured": "#d55e00",
@@ -78,12 +78,13 @@ _STYLE: dict[Any, Any] = {
     "svg.hashsalt": "recbole_mars",
 }
 _GROUP_ROWS = (3.0, 2.0, 1.0, 0.0)
-_ITEMS_SHOWN = 250
+_ITEMS_SHOWN = 200
 _CURVES = {
     "loss": "Total loss (eq. 14)",
     "ctr": "Click loss (eq. 2)",
     "align": "Kernel of matched pairs (eq. 6)",
     "entropy": "Entropy term (eq. 7)",
+    "auc": "Validation AUC",
     "valid_auc": "Validation AUC",
 }
 
@@ -226,7 +227,7 @@ def _name_groups(axes: Axes) -> None:
     axes.set_yticks(_GROUP_ROWS, ["all users", "low-active", "mid-active", "high-active"])
     axes.set_ylim(min(_GROUP_ROWS) - 0.5, max(_GROUP_ROWS) + 0.5)
     axes.grid(visible=False, axis="y")
-    axes.xaxis.set_major_locator(MaxNLocator(5, steps=[1, 2, 5, 10]))
+    axes.xaxis.set_major_locator(MaxNLocator(5, steps=[1, 2, 2.5, 5, 10]))
 
 
 def _training_panels(data: ComparisonData) -> list[tuple[str, str]]:

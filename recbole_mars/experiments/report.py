@@ -5,12 +5,11 @@ from __future__ import annotations
 import math
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from html import escape
 from numbers import Integral, Real
 from pathlib import Path
-from typing import Callable
 
 import numpy as np
 
@@ -247,7 +246,7 @@ def _page(data: ComparisonData) -> str:
 <p class="quiet">In brackets: 95 % intervals, by bootstrap over test impressions; those of the
 difference and p are paired. AUC: higher is better. Log loss: lower is better. RelaImpr: the gain
 in AUC above the 0.5 of random scores (MARS, eq. 20). Three groups are tested at once, so a single
-p below 0.05 among them is weak evidence.</p>
+p below 0.05 among them is weak evidence. Of several seeds the means are shown.</p>
 </div>
 {sections}
 <h2>The runs</h2>

@@ -180,9 +180,9 @@ def _judgement(gain: PairedResult) -> str:
     judged = verdict(gain)
     if judged == "undefined":
         return "p undefined: no conclusion"
-    sign = "" if gain.p_value < 0.001 else "= "
     words = "not significant" if judged == "open" else f"significantly {judged}"
-    return f"p {sign}{_p_value(gain.p_value)}: {words}"
+    equation = "< 0.001" if gain.p_value < 0.001 else f"= {gain.p_value:.3f}"
+    return f"p {equation}: {words}"
 
 
 def _p_value(p: float) -> str:

@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
-__all__ = ["check_ids", "name_few", "read_csv"]
+__all__ = ["check_ids", "check_strings", "name_few", "read_csv"]
 
 
 def check_ids(ids: Sequence[str], where: str) -> None:

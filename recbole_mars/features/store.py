@@ -82,7 +82,7 @@ class FeatureStore(FeatureTable):
         Raises ValueError if values are not finite or do not fit the dtype, shapes or ids are
         wrong, or `folder` holds files that no store writes.
         """
-        table = FeatureTable(encoder, tuple(map(str, ids)), np.asarray(matrix), np.asarray(present))
+        table = FeatureTable(encoder, tuple(ids), np.asarray(matrix), np.asarray(present))
         folder = Path(folder).resolve()
         fresh = folder.with_name(f".{folder.name}.writing")
         replaced = folder.with_name(f".{folder.name}.replaced")

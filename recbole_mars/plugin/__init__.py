@@ -1,5 +1,11 @@
 """The edge to RecBole: the only package that imports it."""
 
+import warnings
+
+with warnings.catch_warnings():  # RecBole imports ray, which tells users of its own pkg_resources
+    warnings.filterwarnings("ignore", "pkg_resources is deprecated", UserWarning)
+    import ray  # noqa: F401
+
 from recbole_mars.plugin.compat import check_versions
 
 check_versions()

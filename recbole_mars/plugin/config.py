@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Mapping
-from functools import lru_cache
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +27,7 @@ __all__ = [
     "din_settings",
     "explain_unknown_model",
     "internal_defaults",
+    "known_models",
     "option_keys",
     "properties_folder",
     "retrieval_settings",
@@ -48,7 +49,7 @@ def properties_folder() -> Path:
     )
 
 
-@lru_cache(maxsize=None)
+@cache
 def _read(name: str) -> dict[str, Any]:
     file = properties_folder() / name
     if not file.is_file():
@@ -93,11 +94,15 @@ def check_keys(external: Mapping[str, Any]) -> None:
             raise ValueError(f"unknown key {key}.{hint} Known keys: {', '.join(sorted(known))}")
 
 
+def known_models() -> set[str]:
+    """Names of RecBole's models and ours."""
+    folder = Path(recbole.__file__).parent / "properties" / "model"
+    return {*OUR_MODELS, *(file.stem for file in folder.glob("*.yaml"))}
+
+
 def explain_unknown_model(name: str) -> str:
     """What to tell a user whose model name RecBole could not find."""
-    folder = Path(recbole.__file__).parent / "properties" / "model"
-    known = {*OUR_MODELS, *(file.stem for file in folder.glob("*.yaml"))}
-    by_lower = {model.lower(): model for model in known}
+    by_lower = {model.lower(): model for model in known_models()}
     close = difflib.get_close_matches(name.lower(), list(by_lower), n=3)
     hint = f" Did you mean {' or '.join(by_lower[model] for model in close)}?" if close else ""
     return (

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import gzip
 import os
+import shutil
+import tempfile
 from typing import Any
 
 import numpy as np
@@ -13,7 +15,6 @@ from recbole.config import Config
 from recbole.data.dataset import Dataset, SequentialDataset
 from recbole.data.interaction import Interaction
 from recbole.sampler import SeqSampler
-from recbole.utils import FeatureType
 
 from recbole_mars.augmentation import Augmenter
 from recbole_mars.data import TEST, TRAIN, VALID, HistoryIndex, InteractionLog
@@ -41,6 +42,8 @@ class MultimodalDataset(SequentialDataset):
     Raises ValueError for what it cannot use: MAX_ITEM_LIST_LENGTH < 1, duplicate rows, a missing
     file or column, benchmark files (their histories are written out already).
     """
+
+    inter_feat: Any  # a DataFrame while the data is prepared, then an Interaction
 
     def __init__(self, config: Config) -> None:
         self._check_options(config)
@@ -83,18 +86,18 @@ class MultimodalDataset(SequentialDataset):
     # -- reading ---------------------------------------------------------------------------
 
     def _load_inter_feat(self, token: str, dataset_path: str) -> None:
-        path = os.path.join(dataset_path, f"{token}.inter")
-        packed = f"{path}.gz"
-        if os.path.isfile(path) or not os.path.isfile(packed):
+        plain = os.path.join(dataset_path, f"{token}.inter")
+        if os.path.isfile(plain) or not os.path.isfile(f"{plain}.gz"):
             super()._load_inter_feat(token, dataset_path)
             return
-        from recbole.utils import FeatureSource
-
-        self.inter_feat = self._load_feat(packed, FeatureSource.INTERACTION)
+        with tempfile.TemporaryDirectory() as folder:
+            unpacked = os.path.join(folder, f"{token}.inter")
+            with gzip.open(f"{plain}.gz", "rb") as packed, open(unpacked, "wb") as file:
+                shutil.copyfileobj(packed, file)
+            super()._load_inter_feat(token, folder)
 
     def _load_feat(self, filepath: str, source: Any) -> pd.DataFrame | None:
-        opened = gzip.open if str(filepath).endswith(".gz") else open
-        with opened(filepath, "rt", encoding=self.config["encoding"] or "utf-8") as file:
+        with open(filepath, encoding=self.config["encoding"] or "utf-8") as file:
             header = file.readline().rstrip("\n").split(self.config["field_separator"])
         bad = [column for column in header if column.count(":") != 1]
         if bad:
@@ -247,7 +250,7 @@ class MultimodalDataset(SequentialDataset):
         return {name: name + self.config["LIST_SUFFIX"] for name in fields}
 
     def inter_matrix(self, form: str = "coo", value_field: str | None = None) -> Any:
-        """Users x items, of this split's targets and the first behaviours of users whose second is one."""
+        """Users x items, of the targets and of first behaviours that a target follows."""
         if ROW_FIELD not in self.inter_feat:
             return Dataset.inter_matrix(self, form, value_field)
         rows = self.inter_feat[ROW_FIELD].numpy()

@@ -139,7 +139,8 @@ def _group_metrics() -> dict[str, type[LossMetric]]:
 
 def register_metrics() -> None:
     """Add our metrics to RecBole's tables, and the collector that feeds them to its trainer."""
-    for name, metric in {"UserAUC": UserAUC, **_group_metrics()}.items():
+    ours: dict[str, Any] = {"UserAUC": UserAUC, **_group_metrics()}
+    for name, metric in ours.items():
         lower = name.lower()
         register.metrics_dict[lower] = metric
         register.metric_information[lower] = metric.metric_need

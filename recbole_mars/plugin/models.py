@@ -114,7 +114,7 @@ class MARSAlign(_CTRModel):
         return output.logits.gather(1, length).squeeze(1)
 
 
-def _columns(dataset: MultimodalDataset, id_field: str) -> dict[str, dict[str, Tensor]]:
+def _columns(dataset: MultimodalDataset, id_field: str) -> dict[str, Any]:
     """Side features of items or users, as FieldEmbedding takes them."""
     feature = dataset.item_feat if id_field == dataset.iid_field else dataset.user_feat
     groups: dict[str, dict[str, Tensor]] = {"tokens": {}, "token_lists": {}, "numbers": {}}
@@ -143,9 +143,7 @@ def _ids_fingerprint(dataset: MultimodalDataset) -> Tensor:
     return torch.tensor(list(digest.digest()[:16]), dtype=torch.uint8)
 
 
-def _refuse_other_data(
-    model: nn.Module, state: dict[str, Any], prefix: str, *_: Any
-) -> None:
+def _refuse_other_data(model: nn.Module, state: dict[str, Any], prefix: str, *_: Any) -> None:
     found = state.get(f"{prefix}data_fingerprint")
     if found is not None and not torch.equal(found.cpu(), model.data_fingerprint.cpu()):  # type: ignore[arg-type]
         raise ValueError(

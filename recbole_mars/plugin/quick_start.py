@@ -62,8 +62,11 @@ def _use_gloo() -> None:
         initialise(self)
         self.final_config_dict["device"] = torch.device("cpu")
 
-    torch.distributed.init_process_group = start_gloo
-    torch.cuda.set_device = lambda device: None
-    torch.nn.SyncBatchNorm.convert_sync_batchnorm = lambda module: module
-    configurator.Config._init_device = initialise_on_cpu
-    trainer_module.DistributedDataParallel = lambda module, device_ids: parallel(module)
+    for owner, name, replacement in (
+        (torch.distributed, "init_process_group", start_gloo),
+        (torch.cuda, "set_device", lambda device: None),
+        (torch.nn.SyncBatchNorm, "convert_sync_batchnorm", lambda module: module),
+        (configurator.Config, "_init_device", initialise_on_cpu),
+        (trainer_module, "DistributedDataParallel", lambda module, device_ids: parallel(module)),
+    ):
+        setattr(owner, name, replacement)

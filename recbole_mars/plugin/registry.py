@@ -28,6 +28,7 @@ from recbole_mars.plugin.config import (
     check_keys,
     explain_unknown_model,
     internal_defaults,
+    known_models,
     option_keys,
 )
 from recbole_mars.plugin.dataset import DIENMultimodalDataset, MultimodalDataset
@@ -68,19 +69,24 @@ def _extend_config() -> None:
     def load_defaults_and_ours(self: Config, model: str, model_class: type, dataset: str) -> None:
         load_defaults(self, model, model_class, dataset)
         check_keys(self.external_config_dict)
-        self.internal_config_dict.update(
-            internal_defaults(model, dataset, self.external_config_dict)
-        )
-        if model not in OUR_MODELS and asks_for_us(self.external_config_dict):
+        external = self.external_config_dict
+        defaults = internal_defaults(model, dataset, external)
+        self.internal_config_dict.update(defaults)
+        if model in OUR_MODELS and isinstance(external.get("eval_args"), dict):
+            # Who changes the split only still wants labeled evaluation in time order.
+            external["eval_args"] = {**defaults["eval_args"], **external["eval_args"]}
+        if model not in OUR_MODELS and asks_for_us(external):
             _serve_builtin(model)
 
     @functools.wraps(find_model)
     def find_model_or_explain(self: Config, model: Any, dataset: Any) -> Any:
         try:
             return find_model(self, model, dataset)
-        except (ValueError, AttributeError) as error:
-            name = model if model is not None else self.external_config_dict.get("model")
-            raise ValueError(explain_unknown_model(str(name))) from error
+        except (ValueError, AttributeError, ImportError) as error:
+            name = str(model if model is not None else self.external_config_dict.get("model"))
+            if name in known_models():  # it is the reason that is unknown, not the model
+                raise
+            raise ValueError(explain_unknown_model(name)) from error
 
     Config._load_internal_config_dict = load_defaults_and_ours
     Config._get_model_and_dataset = find_model_or_explain

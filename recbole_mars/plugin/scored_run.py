@@ -75,9 +75,7 @@ def scored_run(model: str, dataset: str, settings: Mapping[str, Any]) -> ScoredR
 
 
 @torch.inference_mode()
-def _score(
-    network: torch.nn.Module, data: Any, config: Config
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _score(network: Any, data: Any, config: Config) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     network.eval()
     users, labels, scores = [], [], []
     for interaction, *_ in data:

@@ -21,7 +21,15 @@ from recbole_mars.plugin.stage_one import align
 __all__ = ["MARSAlignTrainer", "MARSTrainer"]
 
 # Keys that do not change what a run computes: a resumed run may differ in them.
-_IRRELEVANT = {"checkpoint_dir", "show_progress", "state", "gpu_id", "use_gpu", "worker", "log_wandb"}
+_IRRELEVANT = {
+    "checkpoint_dir",
+    "show_progress",
+    "state",
+    "gpu_id",
+    "use_gpu",
+    "worker",
+    "log_wandb",
+}
 
 
 class _OurTrainer(Trainer):
@@ -48,6 +56,7 @@ class MARSTrainer(_OurTrainer):
     """
 
     model: MARS
+    start_epoch: int
 
     def fit(
         self,
@@ -85,7 +94,7 @@ class MARSTrainer(_OurTrainer):
             "epoch": epoch,
             "cur_step": self.cur_step,
             "best_valid_score": float(self.best_valid_score),
-            "best_valid_result": dict(self.best_valid_result or {}),
+            "best_valid_result": {k: float(v) for k, v in (self.best_valid_result or {}).items()},
             "saved_model_file": self.saved_model_file,
             "train_loss": dict(self.train_loss_dict),
             "model": self.model.state_dict(),
@@ -122,7 +131,7 @@ class MARSTrainer(_OurTrainer):
 
 
 class MARSAlignTrainer(_OurTrainer):
-    """Trains stage 1 one pass a user, in the artifact that MARS will use, then saves a checkpoint."""
+    """Trains stage 1, one pass a user, in the artifact that MARS will use."""
 
     model: MARSAlign
 
@@ -153,7 +162,7 @@ class MARSAlignTrainer(_OurTrainer):
 
 
 def _random_state(generator: torch.Generator) -> dict[str, Any]:
-    kind, keys, position, has_gauss, gauss = np.random.get_state()
+    kind, keys, position, has_gauss, gauss = np.random.get_state()  # noqa: NPY002
     version, words, gauss_next = random.getstate()
     return {
         "torch": torch.get_rng_state(),

@@ -44,6 +44,12 @@ def test_everything_shows(other: tuple) -> None:
     assert np.abs(cover - pixels(draw_cover(*other))).max() > 30
 
 
+def test_shapes_follow_the_title_in_every_process() -> None:
+    shapes = [pixels(draw_cover(title, None, ["Crime"]))[:90] for title in ("M", "Z")]
+    assert np.abs(shapes[0] - shapes[1]).max() > 30
+    assert covers._seed("") == 0xE3B0C44298FC1C14  # the start of SHA-256 of nothing
+
+
 def test_genres_decide_regardless_of_case_and_every_motif_is_used() -> None:
     np.testing.assert_array_equal(
         draw_cover("M", 1931, ["CRIME"]), draw_cover("M", 1931, ["crime"])
@@ -55,6 +61,7 @@ def test_old_covers_have_less_colour() -> None:
     def colour(year: int | None) -> float:
         return np.ptp(pixels(draw_cover("Alien", year, ["Horror"])), axis=2).mean()
 
+    assert colour(1930) < 0.5 * colour(1990)
     assert colour(1920) == pytest.approx(colour(1930), rel=0.02)
     assert colour(1930) < colour(1960) < colour(1985) < colour(1990)
     assert colour(1990) == pytest.approx(colour(2024), rel=0.02)
@@ -94,6 +101,13 @@ def test_every_item_gets_a_file(tmp_path) -> None:
     assert folder == tmp_path / "covers"
     assert {path.name for path in folder.iterdir()} == {"1.png", "a b.png", "ü.png"}
     np.testing.assert_array_equal(Image.open(folder / "1.png"), draw_cover(*ITEMS[0][1:]))
+
+
+def test_the_working_folder(tmp_path, monkeypatch) -> None:
+    (tmp_path / "covers").mkdir()
+    monkeypatch.chdir(tmp_path / "covers")
+    draw_covers(ITEMS[:1], ".")
+    assert {path.name for path in tmp_path.iterdir()} == {"covers", ".covers.lock"}
 
 
 def test_only_changes_are_drawn_again(tmp_path, monkeypatch) -> None:

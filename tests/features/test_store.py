@@ -93,6 +93,7 @@ def test_replacing_a_store(tmp_path) -> None:
         ({"dtype": "float64"}, "dtype must be 'float16' or 'float32', got 'float64'"),
         ({"ids": ["a", "b", "c", "a", "b"]}, "found again: 'a', 'b'"),
         ({"ids": ["a", "b", "c", "d", "e\n"]}, r"no newlines, found 'e\\n'"),
+        ({"ids": [1, 2, 3, 4, 5]}, "got 1 of type int"),
         ({"ids": IDS[:4]}, r"must have shape \(4, D\)"),
         ({"matrix": MATRIX[:, 0]}, r"got \(5,\)"),
         ({"present": PRESENT[:4]}, r"must be bool of shape \(5,\)"),
@@ -136,6 +137,9 @@ def test_other_peoples_folders_are_left_alone(tmp_path) -> None:
     assert write(tmp_path / "empty").dimensions == 2
 
 
+FOREIGN = {name: {} for name in ("features.npy", "present.npy", "ids.txt", "../x")}
+
+
 def damage(folder: Path, name: str) -> None:
     content = bytearray((folder / name).read_bytes())
     content[-1] ^= 1
@@ -166,7 +170,7 @@ def edit(folder: Path, **changes) -> None:
         (lambda f: edit(f, dtype="float32"), "the manifest says"),
         (lambda f: edit(f, dimensions=3), "the manifest says"),
         (lambda f: edit(f, files={}), r"must describe a store's files, found \[\]"),
-        (lambda f: edit(f, files={"../x": {}}), "must describe a store's files"),
+        (lambda f: edit(f, files=FOREIGN), r"must describe a store's files, found \['\.\./x'"),
     ],
 )
 def test_corrupt_stores_say_so_and_can_be_replaced(tmp_path, harm, complaint: str) -> None:

@@ -1,0 +1,246 @@
+"""One clear error for each kind of bad input, and nothing lost."""
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from recbole.config import Config
+from recbole.data import create_dataset, data_preparation
+from recbole.quick_start import load_data_and_model, run_recbole
+
+from recbole_mars.plugin import compat
+
+
+def run(tiny, model="MARS", **changes):
+    return run_recbole(model=model, dataset="world", config_dict={**tiny, **changes})
+
+
+def refused(tiny, match, **changes):
+    with pytest.raises(ValueError, match=match):
+        run(tiny, **changes)
+
+
+@pytest.fixture
+def copy(tiny, world, tmp_path):
+    """The world in a folder of the test's own, and settings that point there."""
+    shutil.copytree(world / "world", tmp_path / "own" / "world")
+    tiny["data_path"] = str(tmp_path / "own")
+    tiny["image_dir"] = str(tmp_path / "own" / "world" / "images")
+    return tmp_path / "own" / "world"
+
+
+def change_lines(file, change):
+    lines = file.read_text().splitlines()
+    file.write_text("\n".join([lines[0], *change(lines[1:])]) + "\n")
+
+
+def set_ratings(rating):
+    def change(lines):
+        return ["\t".join([*line.split("\t")[:2], rating, line.split("\t")[3]]) for line in lines]
+
+    return change
+
+
+def blank_titles(lines):
+    return [line.split("\t")[0] + "\t\tc" for line in lines]
+
+
+# -- names and keys ----------------------------------------------------------------------------
+
+
+def test_unknown_key(tiny):
+    refused(tiny, r"unknown key mars_thta\. Did you mean mars_theta\?", mars_thta=0.1)
+
+
+@pytest.mark.parametrize(("typo", "meant"), [("MARZ", "MARS"), ("mars", "MARS"), ("DINN", "DIN")])
+def test_model_name_with_a_typo(tiny, typo, meant):
+    with pytest.raises(ValueError, match=f"model '{typo}' is not known.*{meant}"):
+        run(tiny, model=typo)
+
+
+@pytest.mark.parametrize(
+    ("package", "found"), [("recbole", "1.1.1"), ("pandas", "3.0.1"), ("numpy", "2.1.0")]
+)
+def test_wrong_versions(monkeypatch, package, found):
+    real = compat.version
+    monkeypatch.setattr(compat, "version", lambda name: found if name == package else real(name))
+    with pytest.raises(ImportError, match=rf"needs {package}>=.*found {found}.*pip install"):
+        compat.check_versions()
+
+
+@pytest.mark.parametrize("key", ["history", "augmentation", "retrieval_scope", "duplicates"])
+def test_unknown_choices(tiny, key):
+    refused(tiny, f"{key} must be one of", **{key: "nonsense"})
+
+
+@pytest.mark.parametrize("length", [0, -1, "ten"])
+def test_maximum_length(tiny, length):
+    refused(tiny, "MAX_ITEM_LIST_LENGTH must be an integer >= 1", MAX_ITEM_LIST_LENGTH=length)
+
+
+def test_benchmark_files(tiny):
+    refused(tiny, "benchmark_filename", benchmark_filename=["train", "valid", "test"])
+
+
+# -- files -------------------------------------------------------------------------------------
+
+
+def test_missing_item_file(copy, tiny):
+    (copy / "world.item").unlink()
+    tiny["load_col"] = {"inter": tiny["load_col"]["inter"]}
+    refused(tiny, r"text_fields needs .*world\.item, which does not exist")
+
+
+def test_missing_text_column(tiny):
+    refused(tiny, "text_fields: .* has no column 'plot', only", text_fields=["title", "plot"])
+
+
+def test_empty_text_everywhere(copy, tiny):
+    change_lines(copy / "world.item", blank_titles)
+    refused(tiny, "at least one of .* items must have a text")
+
+
+def test_no_source_of_text_or_images(tiny):
+    refused(tiny, "item text is needed", text_fields=None)
+    refused(tiny, "item images are needed", image_dir=None)
+    refused(tiny, "both False", mars_use_text=False, mars_use_image=False)
+
+
+def test_header_without_types(copy, tiny):
+    text = (copy / "world.inter").read_text()
+    (copy / "world.inter").write_text(text.replace("user_id:token", "user_id"))
+    refused(tiny, r"column 'user_id' must be named name:type")
+
+
+def test_missing_time_column(tiny):
+    load = {**tiny["load_col"], "inter": ["user_id", "item_id", "rating"]}
+    refused(tiny, "must have the column 'timestamp'", load_col=load)
+
+
+def test_broken_pictures(copy, tiny):
+    pictures = sorted((copy / "images").glob("*.png"))
+    pictures[0].write_bytes(pictures[0].read_bytes()[:40])
+    pictures[1].write_text("no picture")
+    refused(tiny, "2 of .*broken|2 of .*decode|2 pictures", max_broken_images=0.01)
+    run(tiny, max_broken_images=0.5)
+    (report,) = Path("saved/features/world/image").glob("broken.txt")
+    named = report.read_text()
+    assert pictures[0].stem in named
+    assert pictures[1].stem in named
+
+
+# -- ready features ----------------------------------------------------------------------------
+
+
+@pytest.fixture
+def ready(tiny, world, tmp_path):
+    """Ready text features for every item; returns their ids and matrix to spoil."""
+    lines = (world / "world" / "world.item").read_text().splitlines()[1:]
+    ids = [line.split("\t")[0] for line in lines]
+    matrix = np.random.default_rng(0).normal(size=(len(ids), 6)).astype(np.float32)
+
+    def save(matrix=matrix, ids=ids):
+        np.save(tmp_path / "text.npy", matrix)
+        (tmp_path / "ids.csv").write_text("item_id\n" + "\n".join(ids) + "\n")
+
+    tiny.update(
+        text_features=str(tmp_path / "text.npy"),
+        feature_ids=str(tmp_path / "ids.csv"),
+        mars_use_image=False,
+    )
+    save()
+    return ids, matrix, save
+
+
+def test_ready_features(ready, tiny):
+    run(tiny)
+
+
+def test_ready_features_without_ids(ready, tiny):
+    refused(tiny, "feature_ids must name the file", feature_ids=None)
+
+
+def test_unknown_item_in_the_features(ready, tiny):
+    ids, _, save = ready
+    save(ids=["stranger", *ids[1:]])
+    refused(tiny, "text_features: .*stranger.*allow_unknown_features")
+    run(tiny, allow_unknown_features=True)
+
+
+def test_features_that_are_not_finite(ready, tiny):
+    ids, matrix, save = ready
+    matrix[3, 2] = np.nan
+    save(matrix=matrix)
+    refused(tiny, f"must be finite.*{ids[3]}")
+
+
+def test_features_with_wrong_rows_or_type(ready, tiny):
+    _, matrix, save = ready
+    save(matrix=matrix[:-1])
+    refused(tiny, "must hold a row per id")
+    save(matrix=matrix.astype(np.int64))
+    refused(tiny, "must be floats")
+
+
+# -- interactions ------------------------------------------------------------------------------
+
+
+def test_duplicate_rows(copy, tiny):
+    change_lines(copy / "world.inter", lambda lines: [*lines, lines[0], lines[5]])
+    refused(tiny, "2 rows repeat the user, item and time")
+    run(tiny, duplicates="drop")
+    run(tiny, duplicates="keep")
+
+
+@pytest.mark.parametrize("rating", ["5", "1"])
+def test_labels_all_equal(copy, tiny, rating):
+    change_lines(copy / "world.inter", set_ratings(rating))
+    refused(tiny, "labels must be of both classes.*threshold")
+
+
+def test_a_user_with_one_interaction(copy, tiny, caplog):
+    change_lines(copy / "world.inter", lambda lines: [*lines, "loner\ti0\t5\t1.0"])
+    config = Config("MARS", "world", config_dict={**tiny, "state": "INFO"})
+    data = create_dataset(config)
+    with caplog.at_level("INFO"):
+        loaders = data_preparation(config, data)
+    assert "1 users have one interaction" in caplog.text
+    loner = data.field2token_id["user_id"]["loner"]
+    assert not any((loader._dataset.inter_feat["user_id"] == loner).any() for loader in loaders)
+    assert (data.log.users == loner).sum() == 1
+
+
+def test_no_high_active_user(tiny):
+    refused(tiny, "no high-active user: mars_high_share 0.001", mars_high_share=0.001)
+
+
+# -- artifacts ---------------------------------------------------------------------------------
+
+
+def spoil(file):
+    file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
+
+
+def test_damaged_artifacts_are_made_anew(tiny):
+    first = run(tiny)
+    (prefixes,) = Path("saved/mars").glob("world-*/prefixes-*")
+    for damaged in (
+        prefixes / "values.npy",
+        prefixes / "prefixes.json",
+        prefixes.parent / "alignment.pt",
+        Path("saved/features/world/text/features.npy"),
+        Path("saved/features/world/image/manifest.json"),
+    ):
+        spoil(damaged)
+        if damaged.parent != prefixes:
+            shutil.rmtree(prefixes, ignore_errors=True)
+        assert run(tiny) == first, damaged
+
+
+def test_checkpoint_of_another_data_set(tiny, copy, world):
+    run(tiny)
+    (checkpoint,) = Path("saved").glob("MARS-*.pth")
+    change_lines(copy / "world.inter", lambda lines: [*lines, "new\ti0\t5\t1.0", "new\ti1\t5\t2.0"])
+    with pytest.raises(ValueError, match="trained on another data set"):
+        load_data_and_model(str(checkpoint))

@@ -1,0 +1,167 @@
+"""Histories, time order, splits and labels, against plain loops over the files."""
+
+import gzip
+import pickle
+
+import numpy as np
+import pandas as pd
+import pytest
+from recbole.config import Config
+from recbole.data import create_dataset, data_preparation
+from recbole.data.dataset import SequentialDataset
+
+from recbole_mars.data import TEST, TRAIN, VALID
+from recbole_mars.plugin.dataset import ROW_FIELD
+
+
+def prepared(tiny, model="MARS", **changes):
+    settings = {"augmentation": "none", **tiny, **changes}
+    config = Config(model, "world", config_dict=settings)
+    data = create_dataset(config)
+    return data, data_preparation(config, data)
+
+
+def everything(loader):
+    return loader._dataset[list(range(len(loader._dataset)))]
+
+
+def tokens(data, field, ids):
+    return data.field2id_token[field][ids]
+
+
+@pytest.mark.parametrize("history", ["all", "positive"])
+@pytest.mark.parametrize("min_history", [0, 1])
+def test_batches_equal_a_loop_over_the_file(tiny, world, history, min_history):
+    data, loaders = prepared(
+        tiny, history=history, min_history=min_history, history_labels=True, MAX_ITEM_LIST_LENGTH=4
+    )
+    table = pd.read_csv(world / "world" / "world.inter", sep="\t", dtype={0: str, 1: str})
+    table.columns = ["user", "item", "rating", "time"]
+    table = table.sort_values("time", kind="stable")
+    expected = {}
+    for user, rows in table.groupby("user"):
+        past = []
+        for number, row in enumerate(rows.itertuples()):
+            liked = int(row.rating >= 4)
+            if number >= min_history:
+                expected[user, row.item] = (liked, past[-4:])
+            if liked or history == "all":
+                past = [*past, (row.item, liked)]
+    found = {}
+    for loader in loaders:
+        batch = everything(loader)
+        for i in range(len(batch)):
+            n = int(batch["item_length"][i])
+            items = tokens(data, "item_id", batch["item_id_list"][i, :n].numpy())
+            labels = batch["label_list"][i, :n].int().tolist()
+            assert not batch["item_id_list"][i, n:].any()
+            key = (
+                tokens(data, "user_id", int(batch["user_id"][i])),
+                tokens(data, "item_id", int(batch["item_id"][i])),
+            )
+            found[key] = (int(batch["label"][i]), list(zip(items, labels)))
+    assert found == expected
+
+
+def test_leave_one_out_gives_each_user_the_last_two(tiny):
+    data, (train, valid, test) = prepared(tiny)
+    log = data.log
+    for user in np.unique(log.users):
+        phases = log.phases[log.offsets[user] : log.offsets[user + 1]]
+        held_out = [VALID, TEST] if len(phases) > 3 else [TEST]  # one target at least to train on
+        assert phases.tolist() == [TRAIN] * (len(phases) - len(held_out)) + held_out
+    assert len(train._dataset) + len(valid._dataset) + len(test._dataset) == len(log) - len(
+        np.unique(log.users)
+    )
+
+
+def test_temporal_split_is_ordered_in_time(tiny):
+    data, _ = prepared(
+        tiny, eval_args={"split": {"RS": [8, 1, 1]}, "order": "TO", "group_by": None}
+    )
+    log = data.log
+    for earlier, later in ((TRAIN, VALID), (VALID, TEST)):
+        assert log.times[log.phases == earlier].max() <= log.times[log.phases == later].min()
+
+
+def write_atomic_files(folder, name, rows):
+    """rows: (user, item, rating, time as text)."""
+    target = folder / name
+    target.mkdir(parents=True)
+    lines = ["user_id:token\titem_id:token\trating:float\ttimestamp:float"]
+    lines += ["\t".join(map(str, row)) for row in rows]
+    (target / f"{name}.inter").write_text("\n".join(lines) + "\n")
+    return target
+
+
+def test_seconds_apart_at_todays_epoch_keep_their_order(tiny, tmp_path):
+    """float32 has steps of 128 s there: RecBole alone would fall back on the order in the file."""
+    start = 1_750_000_000
+    rows = [
+        (f"u{u}", f"i{i}", 5 if i % 2 else 1, start + 6 - i) for u in range(3) for i in range(6)
+    ]
+    write_atomic_files(tmp_path / "late", "world", rows)
+    data, loaders = prepared(
+        {**tiny, "data_path": str(tmp_path / "late"), "load_col": None}, text_fields=None
+    )
+    batch = everything(loaders[2])  # test: the last in time is the first in the file
+    assert set(tokens(data, "item_id", batch["item_id"].numpy())) == {"i0"}
+    history = tokens(data, "item_id", batch["item_id_list"][0].numpy())
+    assert history.tolist()[:5] == ["i5", "i4", "i3", "i2", "i1"]
+
+
+def test_packed_interactions_are_read(tiny, world, tmp_path):
+    folder = tmp_path / "packed" / "world"
+    folder.mkdir(parents=True)
+    raw = (world / "world" / "world.inter").read_bytes()
+    (folder / "world.inter.gz").write_bytes(gzip.compress(raw))
+    plain, _ = prepared({**tiny, "load_col": None})
+    packed, _ = prepared({**tiny, "load_col": None, "data_path": str(folder.parent)})
+    assert np.array_equal(packed.log.items, plain.log.items)
+
+
+def test_memory_grows_with_interactions_not_with_their_length(tiny):
+    def size(**changes):
+        data, (train, _, _) = prepared(tiny, **changes)
+        return len(pickle.dumps((data.histories, train._dataset.inter_feat)))
+
+    assert size(MAX_ITEM_LIST_LENGTH=200) == size(MAX_ITEM_LIST_LENGTH=2)
+
+
+def test_same_batches_as_recbole_for_builtin_models(tiny, world):
+    """Asked for nothing but our data set, DIN sees what RecBole's own data set shows it."""
+    settings = {
+        "data_path": str(world),
+        "load_col": tiny["load_col"],
+        "MAX_ITEM_LIST_LENGTH": 5,
+        "threshold": {"rating": 4},
+        "train_neg_sample_args": None,
+        "eval_args": {"mode": "labeled", "split": {"LS": "valid_and_test"}, "order": "TO"},
+        "state": "ERROR",
+    }
+    ours, our_loaders = prepared({**settings, "history": "all"}, "DIN")
+    own = Config("DIN", "world", config_dict=settings)
+    theirs = SequentialDataset(own)
+    their_loaders = data_preparation(own, theirs)
+    for mine, other in zip(our_loaders, their_loaders):
+        a, b = everything(mine), everything(other)
+        keys = [k for k in b.columns if k != "timestamp" and not k.startswith("timestamp")]
+        assert set(b.columns) <= set(a.columns)
+        order_a = np.lexsort((a["item_id"].numpy(), a["user_id"].numpy()))
+        order_b = np.lexsort((b["item_id"].numpy(), b["user_id"].numpy()))
+        for key in keys:
+            assert (a[key].numpy()[order_a] == b[key].numpy()[order_b]).all(), key
+    assert (ours.inter_matrix().toarray() == theirs.inter_matrix().toarray()).all()
+
+
+def test_saved_data_set_is_reused_only_with_the_same_options(tiny):
+    prepared(tiny, save_dataset=True, history="all")
+    again, _ = prepared(tiny, save_dataset=True, history="positive")
+    assert again.histories.index.kind == "positive"
+
+
+def test_row_field_names_the_target(tiny):
+    data, (train, _, _) = prepared(tiny)
+    batch = everything(train)
+    assert (data.log.items[batch[ROW_FIELD].numpy()] == batch["item_id"].numpy()).all()
+    assert (data.log.phases[batch[ROW_FIELD].numpy()] == TRAIN).all()

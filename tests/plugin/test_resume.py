@@ -1,0 +1,69 @@
+"""A killed run continues where it was and ends as if never interrupted."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from recbole.quick_start import run_recbole
+
+from recbole_mars.plugin.trainer import MARSTrainer
+
+
+class Killed(BaseException):
+    """Not an Exception: nothing may catch it, as with a kill."""
+
+
+@pytest.mark.parametrize("augmentation", ["none", "mars"])
+def test_a_killed_run_ends_like_an_uninterrupted_one(tiny, augmentation, monkeypatch):
+    settings = {**tiny, "augmentation": augmentation, "epochs": 5, "mars_dropout": 0.3}
+    expected = run_recbole(
+        model="MARS", dataset="world", config_dict={**settings, "checkpoint_dir": "a"}
+    )
+    train_epoch = MARSTrainer._train_epoch
+
+    def train_until(self, train_data, epoch_idx, *args, **options):
+        result = train_epoch(self, train_data, epoch_idx, *args, **options)
+        if epoch_idx == 2:
+            raise Killed
+        return result
+
+    settings["checkpoint_dir"] = "b"
+    monkeypatch.setattr(MARSTrainer, "_train_epoch", train_until)
+    with pytest.raises(Killed):
+        run_recbole(model="MARS", dataset="world", config_dict=dict(settings))
+    assert list(Path("b/mars").glob("stage2-*.pt"))
+
+    epochs = []
+
+    def counted(self, train_data, epoch_idx, *args, **options):
+        epochs.append(epoch_idx)
+        return train_epoch(self, train_data, epoch_idx, *args, **options)
+
+    monkeypatch.setattr(MARSTrainer, "_train_epoch", counted)
+    assert run_recbole(model="MARS", dataset="world", config_dict=dict(settings)) == expected
+    assert epochs[0] == 2
+    assert not list(Path("b/mars").glob("stage2-*.pt"))
+
+
+def test_a_damaged_state_starts_anew(tiny, monkeypatch, caplog):
+    expected = run_recbole(model="MARS", dataset="world", config_dict=dict(tiny))
+    state_file = MARSTrainer._state_file.fget
+    written = []
+
+    def remember(self):
+        written.append(state_file(self))
+        return written[-1]
+
+    monkeypatch.setattr(MARSTrainer, "_state_file", property(remember))
+    run_recbole(model="MARS", dataset="world", config_dict=dict(tiny))
+    written[0].write_bytes(b"half a checkpoint")
+    assert run_recbole(model="MARS", dataset="world", config_dict=dict(tiny)) == expected
+    assert "cannot be continued" in caplog.text
+    assert not written[0].exists()
+
+
+def test_anomaly_detection_is_off_while_training(tiny):
+    """RecBole's SINE module, imported by the look-up of any sequential model, switches it on."""
+    torch.autograd.set_detect_anomaly(True)
+    run_recbole(model="MARS", dataset="world", config_dict=tiny)
+    assert not torch.is_anomaly_enabled()
