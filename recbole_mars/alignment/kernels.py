@@ -77,5 +77,5 @@ def _squared_distances(x: Tensor, y: Tensor) -> Tensor:
     norms = x.square().sum(1)[:, None] + y.square().sum(1)
     squares = norms - 2 * x @ y.T
     # What is left below the rounding of the norms is noise: equal rows have distance 0.
-    rounding = torch.finfo(x.dtype).eps * max(x.shape[1], 1) ** 0.5
+    rounding = torch.finfo(x.dtype).eps * x.shape[1] ** 0.5
     return torch.where(squares <= rounding * norms, torch.zeros_like(squares), squares)

@@ -246,4 +246,5 @@ def _seeded(seed: int, device: torch.device) -> Iterator[None]:
 def _fingerprint(network: AlignmentNetwork, log: InteractionLog, settings: TrainingSettings) -> str:
     buffers = [buffer.cpu().numpy() for buffer in network.buffers()]
     columns = [log.users, log.items, log.labels, log.phases]
-    return fingerprint(f"{network.settings}{network.n_items}{settings}", columns + buffers)
+    weights = [(name, tuple(value.shape)) for name, value in network.state_dict().items()]
+    return fingerprint(f"{network.settings}{weights}{settings}", columns + buffers)

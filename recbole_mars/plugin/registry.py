@@ -2,7 +2,7 @@
 
 RecBole looks its parts up by name at run time, so registering is setting attributes. What has no
 such look-up is replaced where RecBole calls it: two methods of Config, the torch that its trainer
-loads checkpoints with, and load_data_and_model (see DESIGN in docs/recbole.md).
+loads checkpoints with, and load_data_and_model (see docs/recbole.md).
 """
 
 from __future__ import annotations

@@ -94,6 +94,18 @@ def test_a_zero_median_gives_the_mean_distance_and_then_one() -> None:
     assert median_bandwidth(equal, equal.clone()).item() == 1.0
 
 
+@pytest.mark.parametrize("width", [17, 64, 255, 256])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_rounding_is_not_mistaken_for_distance(width: int, dtype: torch.dtype) -> None:
+    x = torch.cat([random_rows(1, width).expand(40, width), random_rows(5, width, seed=1)])
+    x = x.to(dtype)
+    kernel = rbf_kernel(x, x, 1e-9)  # so narrow that any noise would show
+    assert torch.equal(kernel[:40, :40], torch.ones(40, 40, dtype=dtype))
+    distances = torch.cdist(x.double(), x.double())
+    mean = distances.sum() / (45 * 44)
+    assert median_bandwidth(x, x).item() == pytest.approx(mean.item(), rel=1e-4)
+
+
 def test_a_single_row_and_no_row_have_bandwidth_one() -> None:
     for rows in (1, 0):
         x = torch.ones(rows, 3)
