@@ -1,7 +1,8 @@
 """Comparing models over seeds: runs that are never repeated, tables, figures and a report."""
 
 from recbole_mars.experiments.compare import compare, summarise_seeds
-from recbole_mars.experiments.report import ComparisonData, RunCurves, write_report
+from recbole_mars.experiments.comparison import ComparisonData, RunCurves
+from recbole_mars.experiments.report import write_report
 from recbole_mars.experiments.tables import markdown_table, side_by_side
 
 __all__ = [

@@ -23,7 +23,8 @@ from recbole_mars.evaluation import (
     rela_impr,
     summarise,
 )
-from recbole_mars.experiments.report import ComparisonData, RunCurves, write_report
+from recbole_mars.experiments.comparison import ComparisonData, RunCurves
+from recbole_mars.experiments.report import write_report
 from recbole_mars.experiments.tables import markdown_table, side_by_side
 from recbole_mars.plugin.scored_run import scored_run
 from recbole_mars.plugin.stage_one_view import view_stage_one

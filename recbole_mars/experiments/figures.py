@@ -13,7 +13,7 @@ import io
 import re
 import textwrap
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import matplotlib
 import numpy as np
@@ -23,11 +23,9 @@ from matplotlib.figure import Figure, FigureBase
 from matplotlib.ticker import MaxNLocator
 
 from recbole_mars.experiments import tables
+from recbole_mars.experiments.comparison import ComparisonData, model_names
 
-if TYPE_CHECKING:
-    from recbole_mars.experiments.report import ComparisonData
-
-    _Draw = Callable[[FigureBase, ComparisonData], None]
+_Draw = Callable[[FigureBase, ComparisonData], None]
 
 __all__ = [
     "alignment",
@@ -185,7 +183,7 @@ def _has_results(data: ComparisonData) -> bool:
 
 def _draw_results(figure: FigureBase, data: ComparisonData) -> None:
     left, right = figure.subplots(1, 2)
-    for i, name in enumerate(tables.model_names(data.runs)):
+    for i, name in enumerate(model_names(data.runs)):
         colour = _PALETTE[("base", "measured")[i]]
         for key, y in zip(tables.GROUP_METRICS.values(), _GROUP_ROWS):
             estimate = tables.estimate(data.runs, name, key)
@@ -202,7 +200,7 @@ def _draw_gains(figure: FigureBase, data: ComparisonData) -> None:
 
 
 def _draw_gain_axes(axes: Axes, data: ComparisonData) -> None:
-    base, measured = map(_plain, tables.model_names(data.runs))
+    base, measured = map(_plain, model_names(data.runs))
     axes.set_title("Gain in AUC (filled: p < 0.05)")
     axes.axvline(0, color=_PALETTE["axis"], linewidth=1)
     for group, y in zip(tables.GROUP_METRICS, _GROUP_ROWS):
@@ -238,7 +236,7 @@ def _training_panels(data: ComparisonData) -> list[tuple[str, str]]:
 def _draw_training(figure: FigureBase, data: ComparisonData) -> None:
     panels = _training_panels(data)
     grid = figure.subplots(1, len(panels), squeeze=False).ravel()
-    colours = dict(zip(tables.model_names(data.runs), (_PALETTE["base"], _PALETTE["measured"])))
+    colours = dict(zip(model_names(data.runs), (_PALETTE["base"], _PALETTE["measured"])))
     first = {run.name: run for run in reversed(data.runs)}  # stands for all seeds in the legend
     for axes, (field, title) in zip(grid, panels):
         axes.set_title(title)

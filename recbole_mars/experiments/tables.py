@@ -7,33 +7,27 @@ model's value is the mean over them, and so is each end of its interval.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, NamedTuple, Optional
+from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 
 from recbole_mars.evaluation import PairedResult, rela_impr
-
-if TYPE_CHECKING:
-    from recbole_mars.experiments.report import RunCurves
+from recbole_mars.experiments.comparison import Gains, RunCurves, model_names
 
 __all__ = [
     "GROUP_METRICS",
     "Estimate",
-    "Gains",
     "comparison_rows",
     "estimate",
     "gain_of",
     "headline",
     "markdown_table",
-    "model_names",
     "number",
     "reservations",
     "side_by_side",
     "verdict",
 ]
-
-Gains = Mapping[str, Optional[PairedResult]]  # by the keys of GROUP_METRICS; None: undefined
 
 GROUP_METRICS = {"all": "auc", "low": "auc_low", "mid": "auc_mid", "high": "auc_high"}
 _SIGNIFICANT = 0.05
@@ -137,17 +131,6 @@ def verdict(gain: PairedResult) -> str:
     if gain.p_value >= _SIGNIFICANT or gain.difference == 0:
         return "open"
     return "better" if gain.difference > 0 else "worse"
-
-
-def model_names(runs: Sequence[RunCurves]) -> tuple[str, str]:
-    """Names of base and measured model. Raises ValueError unless the runs have two names."""
-    names = list(dict.fromkeys(run.name for run in runs))
-    if len(names) != 2:
-        raise ValueError(
-            f"runs must be of two models, the base first, got {names}; "
-            "name the runs of one model alike"
-        )
-    return names[0], names[1]
 
 
 def estimate(runs: Sequence[RunCurves], name: str, key: str) -> Estimate:

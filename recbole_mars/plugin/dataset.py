@@ -6,6 +6,7 @@ import gzip
 import os
 import shutil
 import tempfile
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -18,13 +19,20 @@ from recbole.sampler import SeqSampler
 
 from recbole_mars.augmentation import Augmenter
 from recbole_mars.data import TEST, TRAIN, VALID, HistoryIndex, InteractionLog
-from recbole_mars.plugin.catalogue import check_sources
+from recbole_mars.plugin.catalogue import ItemCatalogue, ItemFeatures
 from recbole_mars.plugin.config import OUR_MODELS
 
-__all__ = ["BORROWED_FIELD", "ROW_FIELD", "DIENMultimodalDataset", "MultimodalDataset"]
+__all__ = [
+    "AUGMENTERS",
+    "BORROWED_FIELD",
+    "ROW_FIELD",
+    "DIENMultimodalDataset",
+    "MultimodalDataset",
+]
 
 ROW_FIELD = "log_row"  # the target's row in the interaction log
 BORROWED_FIELD = "borrowed_length"  # behaviours at the head of the history that a donor gave
+AUGMENTERS: dict[str, Callable[[MultimodalDataset, Config], Augmenter]] = {}  # by name
 _PHASE_NAMES = {TRAIN: "train", VALID: "valid", TEST: "test"}
 
 
@@ -51,8 +59,9 @@ class MultimodalDataset(SequentialDataset):
         self.phase: int | None = None  # set on each split by build()
         self._lean = config["model"] in OUR_MODELS
         super().__init__(config)
-        if config["augmentation"] == "mars" or config["model"] == "MARSAlign":
-            check_sources(config, self.dataset_path, self.dataset_name)
+        self._catalogue: ItemCatalogue | None = None
+        if config["augmentation"] != "none" or config["model"] == "MARSAlign":
+            self._catalogue = ItemCatalogue(config, self.dataset_path, self.dataset_name)
 
     @staticmethod
     def _check_options(config: Config) -> None:
@@ -63,7 +72,7 @@ class MultimodalDataset(SequentialDataset):
             "history": ("all", "positive"),
             "min_history": (0, 1),
             "duplicates": ("error", "keep", "drop"),
-            "augmentation": ("none", "mars"),
+            "augmentation": ("none", *AUGMENTERS),
             "retrieval_scope": ("behaviour", "user"),
         }
         for key, values in allowed.items():
@@ -209,10 +218,15 @@ class MultimodalDataset(SequentialDataset):
 
     def prepare_augmentation(self) -> None:
         """Make the augmenter that the configuration asks for, training stage 1 if need be."""
-        if self.histories.augmenter is None and self.config["augmentation"] == "mars":
-            from recbole_mars.plugin.stage_one import prepare_retrieval
+        name = self.config["augmentation"]
+        if self.histories.augmenter is None and name != "none":
+            self.histories.augmenter = AUGMENTERS[name](self, self.config)
 
-            self.histories.augmenter = prepare_retrieval(self, self.config)
+    def item_features(self) -> ItemFeatures:
+        """Text and image features of all items, by internal id."""
+        if self._catalogue is None:
+            self._catalogue = ItemCatalogue(self.config, self.dataset_path, self.dataset_name)
+        return self._catalogue.features([str(t) for t in self.field2id_token[self.iid_field][1:]])
 
     @property
     def log(self) -> InteractionLog:

@@ -13,7 +13,6 @@ from recbole.utils import FeatureType, InputType
 from torch import Tensor, nn
 
 from recbole_mars.ctr import DIN, FieldEmbedding
-from recbole_mars.plugin.catalogue import item_features
 from recbole_mars.plugin.config import din_settings
 from recbole_mars.plugin.dataset import BORROWED_FIELD, MultimodalDataset
 from recbole_mars.plugin.stage_one import alignment_network
@@ -98,7 +97,7 @@ class MARSAlign(_CTRModel):
 
     def __init__(self, config: Config, dataset: MultimodalDataset) -> None:
         super().__init__(config, dataset)
-        self.network = alignment_network(config, self.n_items, item_features(dataset, config))
+        self.network = alignment_network(config, self.n_items, dataset.item_features())
 
     def logits(self, interaction: Interaction) -> Tensor:
         """The target is put behind its history, and its position's logit taken."""

@@ -31,9 +31,10 @@ from recbole_mars.plugin.config import (
     known_models,
     option_keys,
 )
-from recbole_mars.plugin.dataset import DIENMultimodalDataset, MultimodalDataset
+from recbole_mars.plugin.dataset import AUGMENTERS, DIENMultimodalDataset, MultimodalDataset
 from recbole_mars.plugin.metrics import register_metrics
 from recbole_mars.plugin.quick_start import load_data_and_model, run_recboles
+from recbole_mars.plugin.stage_one import prepare_retrieval
 
 __all__ = ["register"]
 
@@ -50,6 +51,7 @@ def register() -> None:
         sys.modules[path] = module
         setattr(dataset_module, f"{name}Dataset", MultimodalDataset)
         setattr(trainer_package, f"{name}Trainer", getattr(trainer, f"{name}Trainer"))
+    AUGMENTERS["mars"] = prepare_retrieval
     register_metrics()
     # RecBole reuses a saved data set if these keys agree; ours change it too.
     dataset_arguments.extend(key for key in option_keys() if key not in dataset_arguments)

@@ -26,7 +26,7 @@ from recbole_mars.alignment import (
 from recbole_mars.augmentation import PrefixTable, RetrievedAugmenter, build_prefixes
 from recbole_mars.data import InteractionLog
 from recbole_mars.evaluation import HIGH, LOW
-from recbole_mars.plugin.catalogue import ItemFeatures, item_features
+from recbole_mars.plugin.catalogue import ItemFeatures
 from recbole_mars.plugin.config import alignment_settings, retrieval_settings, training_settings
 from recbole_mars.plugin.dataset import MultimodalDataset
 from recbole_mars.plugin.metrics import user_groups
@@ -87,7 +87,7 @@ def prepare_retrieval(dataset: MultimodalDataset, config: Config) -> RetrievedAu
     alone, first = config["single_spec"], config["local_rank"] == 0
     if not alone and not first:
         torch.distributed.barrier()
-    table = stored_prefixes(dataset, config, item_features(dataset, config))
+    table = stored_prefixes(dataset, config, dataset.item_features())
     if not alone and first:
         torch.distributed.barrier()
     dataset.logger.info(

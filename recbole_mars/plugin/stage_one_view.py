@@ -15,7 +15,6 @@ from recbole.utils import init_seed
 from recbole_mars.alignment import AlignmentNetwork
 from recbole_mars.data import TRAIN
 from recbole_mars.evaluation import HIGH, LOW, MID
-from recbole_mars.plugin.catalogue import item_features
 from recbole_mars.plugin.dataset import MultimodalDataset
 from recbole_mars.plugin.metrics import user_groups
 from recbole_mars.plugin.stage_one import (
@@ -60,7 +59,7 @@ def view_stage_one(dataset: str, settings: Mapping[str, Any], n_items: int = 300
     data = create_dataset(config)
     data_preparation(config, data)
     log, groups = data.log, user_groups(data.log, config)
-    features = item_features(data, config)
+    features = data.item_features()
     before = alignment_network(config, data.item_num, features)
     after = alignment_network(config, data.item_num, features)
     history = align(data, config, after, features)

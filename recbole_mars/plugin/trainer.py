@@ -14,7 +14,6 @@ import torch
 from recbole.config import Config
 from recbole.trainer import Trainer
 
-from recbole_mars.plugin.catalogue import item_features
 from recbole_mars.plugin.models import MARS, MARSAlign
 from recbole_mars.plugin.stage_one import align
 
@@ -146,9 +145,7 @@ class MARSAlignTrainer(_OurTrainer):
     ) -> tuple[float, dict[str, float] | None]:
         dataset = train_data._dataset
         self.eval_collector.data_collect(train_data)
-        history = align(
-            dataset, self.config, self.model.network, item_features(dataset, self.config)
-        )
+        history = align(dataset, self.config, self.model.network, dataset.item_features())
         self.train_loss_dict = {i: record["loss"] for i, record in enumerate(history.epochs)}
         last = history.best_epoch - 1
         if valid_data:

@@ -13,7 +13,8 @@ from PIL import Image
 
 from recbole_mars.evaluation import PairedResult
 from recbole_mars.experiments import figures
-from recbole_mars.experiments.report import ComparisonData, RunCurves, write_report
+from recbole_mars.experiments.comparison import ComparisonData, RunCurves
+from recbole_mars.experiments.report import write_report
 
 FIGURES = (
     figures.gains,

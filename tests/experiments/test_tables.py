@@ -5,7 +5,7 @@ import math
 import pytest
 
 from recbole_mars.evaluation import PairedResult
-from recbole_mars.experiments.report import RunCurves
+from recbole_mars.experiments.comparison import RunCurves
 from recbole_mars.experiments.tables import (
     comparison_rows,
     estimate,
