@@ -125,7 +125,7 @@ def compare(
         version=version,
         runs=runs,
         gains=gains,
-        settings=settings,
+        settings=view.settings,
         statistics={
             **view.statistics,
             **{f"seconds for {r.name}": round(r.seconds) for r in (base, measured)},
@@ -140,7 +140,7 @@ def compare(
         random_similarities=view.random_similarities,
         alignment_curves=view.curves,
     )
-    _write(target / "config.yaml", yaml.safe_dump({**settings, "dataset": dataset}, sort_keys=True))
+    _write(target / "config.yaml", yaml.safe_dump(view.settings))
     metrics = {
         "runs": [_plain(record) for record in records],
         "gains": {group: gain and gain._asdict() for group, gain in gains.items()},

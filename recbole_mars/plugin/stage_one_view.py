@@ -36,7 +36,8 @@ class StageOneView:
     text_points, image_points: (before, after) training, each (n, D), of the same n items.
     donor_similarities: (Q,) cosine of each query with its nearest donor; random_similarities:
     (Q,) with a high-active user drawn at random.
-    curves: records of the training by name. statistics: numbers to tell.
+    curves: records of the training by name. statistics: numbers to tell. settings: the resolved
+    configuration, plain values only.
     """
 
     history_before: np.ndarray
@@ -47,6 +48,7 @@ class StageOneView:
     random_similarities: np.ndarray
     curves: dict[str, list[float]]
     statistics: dict[str, float | int | str]
+    settings: dict[str, Any]
 
 
 def view_stage_one(dataset: str, settings: Mapping[str, Any], n_items: int = 300) -> StageOneView:
@@ -92,6 +94,11 @@ def view_stage_one(dataset: str, settings: Mapping[str, Any], n_items: int = 300
         random_similarities=_random_similarities(data, config, after),
         curves={name: [record[name] for record in history.epochs] for name in history.epochs[0]},
         statistics=statistics,
+        settings={
+            name: value
+            for name, value in sorted(config.final_config_dict.items())
+            if isinstance(value, (bool, int, float, str, list, dict, type(None)))
+        },
     )
 
 
