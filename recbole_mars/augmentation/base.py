@@ -40,6 +40,10 @@ class Augmenter(ABC):
         - the same arguments give the same result.
         """
 
+    @abstractmethod
+    def fingerprint(self) -> str:
+        """Name of what it does to histories: a killed run goes on only under the same."""
+
 
 class NoAugmenter(Augmenter):
     """The history as it is, cut to max_length."""
@@ -53,6 +57,9 @@ class NoAugmenter(Augmenter):
         phase: str,
     ) -> tuple[np.ndarray, np.ndarray]:
         return keep_latest(histories, lengths, max_length)
+
+    def fingerprint(self) -> str:
+        return "none"
 
 
 def keep_latest(

@@ -5,6 +5,7 @@ Dimension letters: Q query rows, D width, B targets, L longest history in the ba
 
 from __future__ import annotations
 
+import hashlib
 import logging
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -43,8 +44,9 @@ class RetrievalSettings:
     strategy: "filtered" (eq. 17), "most_similar", "top_k" or "dynamic_programming".
     candidates: donors of a query; None: 10 for the two strategies that read several, else 1.
     theta, theta_kind: the threshold of eq. 17, as a "cosine" or as a "quantile" of the
-    similarities between the training queries and their donors' behaviours: the scale of cosines
-    differs from one embedding space to another, a quantile keeps its meaning.
+    similarities between the training queries (all, if none of these has a donor) and their donors'
+    behaviours: the scale of cosines differs from one embedding space to another, a quantile keeps
+    its meaning.
     index, center: see UserIndex; center=False is the paper. The centre is also subtracted for the
     similarities of eq. 16.
     donor_time: "any" lends a donor's training behaviours whenever they were (the paper),
@@ -155,7 +157,12 @@ def build_prefixes(
     elif settings.theta_kind == "cosine":
         threshold = settings.theta
     else:
-        served = np.flatnonzero((log.phases[rows] == TRAIN) & (donors[:, 0] >= 0))
+        served = np.flatnonzero(donors[:, 0] >= 0)
+        trained = served[log.phases[rows[served]] == TRAIN]
+        if len(trained):
+            served = trained
+        elif len(served):
+            _logger.warning("no training query has a donor: theta is a quantile of all queries")
         threshold = _quantile(sequences(_evenly(served, _SAMPLE)), settings.theta)
 
     room = np.maximum(settings.max_length - np.asarray(own_lengths)[order], 0)
@@ -206,6 +213,12 @@ class RetrievedAugmenter(Augmenter):
         prefixes = pad_ragged(self._values, self._ends[place] - borrowed, borrowed)
         return prepend(prefixes, borrowed, histories, lengths)
 
+    def fingerprint(self) -> str:
+        digest = hashlib.sha256()
+        for part in (self._rows, self._lengths, self._values):
+            digest.update(np.ascontiguousarray(part).tobytes())
+        return digest.hexdigest()
+
 
 def _evenly(values: np.ndarray, at_most: int) -> np.ndarray:
     return values[:: max(1, -(-len(values) // at_most))]
@@ -215,7 +228,7 @@ def _quantile(sequences: Iterator[tuple[int, list[Candidate]]], theta: float) ->
     seen = [part.similarities for _, candidates in sequences for part in candidates]
     if not seen:
         raise ValueError(
-            "theta_kind 'quantile' needs training queries with donors, found none; "
+            "theta_kind 'quantile' needs queries with donors, found none; "
             "use theta_kind 'cosine' or donor_time 'any'"
         )
     return float(np.quantile(np.concatenate(seen), theta))

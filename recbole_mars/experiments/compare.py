@@ -26,7 +26,7 @@ from recbole_mars.evaluation import (
 from recbole_mars.experiments.comparison import ComparisonData, RunCurves
 from recbole_mars.experiments.report import write_report
 from recbole_mars.experiments.tables import markdown_table, side_by_side
-from recbole_mars.plugin.scored_run import scored_run
+from recbole_mars.plugin.scored_run import run_fingerprint, scored_run
 from recbole_mars.plugin.stage_one_view import view_stage_one
 
 __all__ = ["Record", "compare", "summarise_seeds"]
@@ -89,8 +89,9 @@ def compare(
     """Train DIN and MARS with every seed, print them side by side and write a report.
 
     settings: RecBole configuration that both share. folder gets runs/ (one record a run, never
-    run again while the settings stay the same), config.yaml, metrics.json, report.html and
-    overview.png. command and version are told in the report. Returns the records.
+    run again while settings, data, features and version stay the same), config.yaml,
+    metrics.json, report.html and overview.png. command and version are told in the report.
+    Returns the records.
     """
     target = Path(folder)
     target.mkdir(parents=True, exist_ok=True)
@@ -99,7 +100,7 @@ def compare(
         for name, augmentation in _AUGMENTATION.items():
             tell(f"\n== {name}, seed {seed} ==")
             run_settings = {**settings, "seed": seed, "augmentation": augmentation}
-            records.append(_run_once(name, dataset, run_settings, target / "runs", tell))
+            records.append(_run_once(name, dataset, run_settings, target / "runs", version, tell))
     base, measured = records[:2]
     gains = {group: _gain(base, measured, group) for group in ("all", *GROUP_NAMES)}
     runs = [
@@ -184,9 +185,20 @@ def summarise_seeds(records: Sequence[Record]) -> str:
 
 
 def _run_once(
-    name: str, dataset: str, settings: Mapping[str, Any], folder: Path, tell: Callable[[str], None]
+    name: str,
+    dataset: str,
+    settings: Mapping[str, Any],
+    folder: Path,
+    version: str,
+    tell: Callable[[str], None],
 ) -> Record:
-    words = json.dumps([name, dataset, sorted((k, str(v)) for k, v in settings.items())])
+    words = json.dumps(
+        [
+            version,
+            run_fingerprint("MARS", dataset, settings),
+            sorted((k, str(v)) for k, v in settings.items()),
+        ]
+    )
     stem = f"{name}-{settings['seed']}-{hashlib.sha256(words.encode()).hexdigest()[:8]}"
     file = folder / f"{stem}.npz"
     if file.is_file():

@@ -156,7 +156,7 @@ class ItemCatalogue:
 
     def _text_fields(self) -> list[str]:
         fields = self._config["text_fields"]
-        return [fields] if isinstance(fields, str) else list(fields)
+        return [fields] if isinstance(fields, str) else list(dict.fromkeys(fields))
 
     def _cover_fields(self) -> list[str]:
         fields = self._config["draw_covers"]

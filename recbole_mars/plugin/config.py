@@ -6,14 +6,16 @@ The only place that reads RecBole's mapping. Our keys are those of properties/ov
 from __future__ import annotations
 
 import difflib
-from collections.abc import Mapping
+import re
+from collections.abc import Callable, Iterable, Mapping
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import recbole
 import yaml
 from recbole.config import Config
+from recbole.utils import InputType
 
 from recbole_mars.alignment import AlignmentSettings, TrainingSettings
 from recbole_mars.augmentation import RetrievalSettings
@@ -35,6 +37,8 @@ __all__ = [
 ]
 
 OUR_MODELS = ("MARS", "MARSAlign")
+
+_T = TypeVar("_T")
 
 
 def properties_folder() -> Path:
@@ -68,30 +72,67 @@ def asks_for_us(external: Mapping[str, Any]) -> bool:
     return any(key in external for key in option_keys())
 
 
-def internal_defaults(model: str, dataset: str, external: Mapping[str, Any]) -> dict[str, Any]:
+def internal_defaults(
+    model: str, model_class: type, dataset: str, external: Mapping[str, Any]
+) -> dict[str, Any]:
     """Defaults to lay over RecBole's for this run; empty if the run has nothing to do with us.
 
-    A built-in model that asks for our options gets the defaults of our keys only.
+    A built-in model that asks for our options gets the defaults of our keys; with augmentation
+    also the observed labels that stage 1 learns from, and a CTR model is then trained and
+    evaluated on them.
     """
-    ours = model in OUR_MODELS
+    ours, keys = model in OUR_MODELS, _read("overall.yaml")
     if not ours and not asks_for_us(external):
         return {}
-    defaults = {**_read("overall.yaml")}
+    defaults = {**keys}
     for name in (f"model/{model}.yaml", f"dataset/{dataset}.yaml"):
-        defaults.update(
-            {k: v for k, v in _read(name).items() if ours or k in _read("overall.yaml")}
-        )
+        defaults.update({k: v for k, v in _read(name).items() if ours or k in keys})
+    if not ours and external.get("augmentation", "none") != "none":
+        labelled = _read("model/MARS.yaml")
+        defaults["threshold"] = labelled["threshold"]
+        if getattr(model_class, "input_type", None) == InputType.POINTWISE:
+            defaults["train_neg_sample_args"] = labelled["train_neg_sample_args"]
+            defaults["eval_args"] = labelled["eval_args"]
     return defaults
 
 
-def check_keys(external: Mapping[str, Any]) -> None:
-    """Refuse an unknown mars_* key. Raises ValueError listing the known ones."""
-    known = [key for key in option_keys() if key.startswith("mars_")]
-    for key in external:
-        if key.startswith("mars_") and key not in known:
-            close = difflib.get_close_matches(key, known, n=1)
+def check_keys(external: Mapping[str, Any], known_to_recbole: Iterable[str]) -> None:
+    """Refuse keys that are misspelt ones of ours, and values of the wrong type.
+
+    An unknown mars_* key is an error, and so is any other key that RecBole does not know and that
+    differs from one of ours by a letter or two. Raises ValueError with the remedy.
+    """
+    defaults = _read("overall.yaml")
+    ours = [key for key in defaults if key.startswith("mars_")]
+    for key, value in external.items():
+        if key in defaults:
+            _check_type(key, value, defaults[key])
+        elif key.startswith("mars_"):
+            close = difflib.get_close_matches(key, ours, n=1)
             hint = f" Did you mean {close[0]}?" if close else ""
-            raise ValueError(f"unknown key {key}.{hint} Known keys: {', '.join(sorted(known))}")
+            raise ValueError(f"unknown key {key}.{hint} Known keys: {', '.join(sorted(ours))}")
+        elif key not in known_to_recbole:
+            close = difflib.get_close_matches(key, list(defaults), n=1, cutoff=0.85)
+            if close:
+                raise ValueError(f"unknown key {key}. Did you mean {close[0]}?")
+
+
+_KINDS: list[tuple[type, tuple[type, ...], str]] = [
+    (bool, (bool,), "True or False"),
+    (int, (int,), "a whole number"),
+    (float, (int, float), "a number"),
+    (list, (list, tuple), "a list"),
+    (str, (str,), "a word"),
+]
+
+
+def _check_type(key: str, value: Any, default: Any) -> None:
+    """What the default is, the value has to be; a default of None says nothing."""
+    for kind, allowed, name in _KINDS:
+        if isinstance(default, kind):
+            if not isinstance(value, allowed) or (kind is not bool and isinstance(value, bool)):
+                raise ValueError(f"{key} must be {name}, got {value!r}; its default is {default}")
+            return
 
 
 def known_models() -> set[str]:
@@ -111,63 +152,82 @@ def explain_unknown_model(name: str) -> str:
     )
 
 
+# What our settings are called in the configuration.
+_ALIGNMENT = {
+    "id_width": "mars_id_width",
+    "width": "mars_width",
+    "attention": "mars_attention",
+    "residual": "mars_residual",
+    "use_text": "mars_use_text",
+    "use_image": "mars_use_image",
+    "use_stein": "mars_use_stein",
+    "history_labels": "history_labels",
+    "stein_weight": "mars_beta",
+    "entropy_weight": "mars_lambda",
+    "entropy_sign": "mars_entropy_sign",
+    "regularization": "mars_eta",
+    "dropout": "mars_align_dropout",
+}
+_TRAINING = {
+    "epochs": "mars_align_epochs",
+    "batch_users": "mars_align_batch_users",
+    "learning_rate": "mars_align_learning_rate",
+    "weight_decay": "mars_align_weight_decay",
+    "patience": "mars_align_patience",
+    "max_length": "MAX_ITEM_LIST_LENGTH",
+    "seed": "seed",
+}
+_RETRIEVAL = {
+    "strategy": "mars_strategy",
+    "candidates": "mars_candidates",
+    "theta": "mars_theta",
+    "theta_kind": "mars_theta_kind",
+    "index": "mars_index",
+    "center": "mars_center",
+    "max_length": "MAX_ITEM_LIST_LENGTH",
+}
+_DIN = {
+    "attention_hidden": "mars_attention_hidden",
+    "dnn_hidden": "mars_dnn_hidden",
+    "activation": "mars_activation",
+    "attention_softmax": "mars_attention_softmax",
+    "dropout": "mars_dropout",
+    "history_labels": "history_labels",
+}
+
+
+def _build(kind: Callable[..., _T], keys: Mapping[str, str], config: Config, **others: Any) -> _T:
+    """Make settings from the configuration; an error names the configuration's key."""
+    try:
+        return kind(**{field: config[key] for field, key in keys.items()}, **others)
+    except ValueError as error:
+        message = str(error)
+        for field, key in keys.items():
+            message = re.sub(rf"^{field}\b", key, message)
+        raise ValueError(message) from None
+
+
 def alignment_settings(config: Config) -> AlignmentSettings:
     """Stage 1's network (MARS, eq. 3-14) as the configuration asks for it."""
-    return AlignmentSettings(
-        id_width=config["mars_id_width"],
-        width=config["mars_width"],
-        attention=config["mars_attention"],
-        residual=config["mars_residual"],
-        use_text=config["mars_use_text"],
-        use_image=config["mars_use_image"],
-        use_stein=config["mars_use_stein"],
-        history_labels=config["history_labels"],
-        stein_weight=config["mars_beta"],
-        entropy_weight=config["mars_lambda"],
-        entropy_sign=config["mars_entropy_sign"],
-        regularization=config["mars_eta"],
-        dropout=config["mars_align_dropout"],
-    )
+    return _build(AlignmentSettings, _ALIGNMENT, config)
 
 
 def training_settings(config: Config) -> TrainingSettings:
     """How stage 1 is trained."""
-    return TrainingSettings(
-        epochs=config["mars_align_epochs"],
-        batch_users=config["mars_align_batch_users"],
-        learning_rate=config["mars_align_learning_rate"],
-        weight_decay=config["mars_align_weight_decay"],
-        patience=config["mars_align_patience"],
-        max_length=config["MAX_ITEM_LIST_LENGTH"],
-        seed=config["seed"],
-    )
+    return _build(TrainingSettings, _TRAINING, config)
 
 
 def retrieval_settings(config: Config, temporal: bool) -> RetrievalSettings:
     """Retrieval and filtering (MARS, eq. 15-18). temporal: whether the split is one in time."""
     donor_time = config["mars_donor_time"]
+    if donor_time not in ("auto", "any", "before"):
+        raise ValueError(f"mars_donor_time must be auto, any or before, got {donor_time!r}")
     if donor_time == "auto":
         donor_time = "before" if temporal else "any"
-    return RetrievalSettings(
-        strategy=config["mars_strategy"],
-        candidates=config["mars_candidates"],
-        theta=config["mars_theta"],
-        theta_kind=config["mars_theta_kind"],
-        index=config["mars_index"],
-        center=config["mars_center"],
-        donor_time=donor_time,
-        max_length=config["MAX_ITEM_LIST_LENGTH"],
-    )
+    return _build(RetrievalSettings, _RETRIEVAL, config, donor_time=donor_time)
 
 
 def din_settings(config: Config) -> DINSettings:
     """Stage 2's CTR model."""
-    return DINSettings(
-        attention_hidden=tuple(config["mars_attention_hidden"]),
-        dnn_hidden=tuple(config["mars_dnn_hidden"]),
-        activation=config["mars_activation"],
-        attention_softmax=config["mars_attention_softmax"],
-        dropout=config["mars_dropout"],
-        history_labels=config["history_labels"],
-        mark_borrowed=config["mars_mark_borrowed"] and config["augmentation"] != "none",
-    )
+    marked = config["mars_mark_borrowed"] and config["augmentation"] != "none"
+    return _build(DINSettings, _DIN, config, mark_borrowed=marked)

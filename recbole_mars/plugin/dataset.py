@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import hashlib
 import os
 import shutil
 import tempfile
@@ -20,12 +21,12 @@ from recbole.sampler import SeqSampler
 from recbole_mars.augmentation import Augmenter
 from recbole_mars.data import TEST, TRAIN, VALID, HistoryIndex, InteractionLog
 from recbole_mars.plugin.catalogue import ItemCatalogue, ItemFeatures
-from recbole_mars.plugin.config import OUR_MODELS
 
 __all__ = [
     "AUGMENTERS",
     "BORROWED_FIELD",
     "ROW_FIELD",
+    "CTRDataset",
     "DIENMultimodalDataset",
     "MultimodalDataset",
 ]
@@ -44,20 +45,19 @@ class MultimodalDataset(SequentialDataset):
     with the number of interactions only, and augmentation is a change of row numbers: donors'
     behaviours come with all their fields, and RecBole's own transforms can follow.
 
-    RecBole's models get full-width lists of every interaction field, as they expect; ours get
-    item and label lists trimmed to the batch's longest history.
+    It gives full-width lists of every interaction field, as RecBole's models expect.
 
     Raises ValueError for what it cannot use: MAX_ITEM_LIST_LENGTH < 1, duplicate rows, a missing
     file or column, benchmark files (their histories are written out already).
     """
 
+    lean = False  # item and label lists only, trimmed to the batch's longest history
     inter_feat: Any  # a DataFrame while the data is prepared, then an Interaction
 
     def __init__(self, config: Config) -> None:
         self._check_options(config)
         self.histories = _Histories()
         self.phase: int | None = None  # set on each split by build()
-        self._lean = config["model"] in OUR_MODELS
         super().__init__(config)
         self._catalogue: ItemCatalogue | None = None
         if config["augmentation"] != "none" or config["model"] == "MARSAlign":
@@ -123,6 +123,14 @@ class MultimodalDataset(SequentialDataset):
                     f"{self.dataset_name}.inter must have the column {field!r}, found "
                     f"{list(self.inter_feat)}; add it to load_col or set the field's name"
                 )
+        for field in (self.uid_field, self.iid_field):
+            missing = self.inter_feat.index[self.inter_feat[field].isnull()]
+            if len(missing):
+                raise ValueError(
+                    f"{self.dataset_name}.inter: {len(missing)} rows have no {field}, the first in "
+                    f"line {missing[0] + 2}; an id that is empty or reads as missing (nan, NULL, "
+                    "NA, None) must be renamed"
+                )
         self._handle_duplicates()
         super()._data_filtering()
 
@@ -185,8 +193,10 @@ class MultimodalDataset(SequentialDataset):
         single = int((np.diff(log.offsets) == 1).sum())
         if single and self.config["min_history"]:
             self.logger.info(f"{single} users have one interaction: history for no target")
-        self.histories.set_log(log, columns, self.config["history"])
         feat = Interaction({name: column[targets] for name, column in columns.items()})
+        if self.lean:
+            columns.setdefault(self.label_field, labels)
+        self.histories.set_log(log, columns, self.config["history"])
         feat[ROW_FIELD] = torch.from_numpy(targets)
         length = np.minimum(self.histories.index.lengths(targets), self.max_item_list_len)
         feat[self.item_list_length_field] = torch.from_numpy(length)
@@ -200,20 +210,22 @@ class MultimodalDataset(SequentialDataset):
             split.phase = phase
             phases[split.inter_feat[ROW_FIELD].numpy()] = phase
         self.histories.set_phases(_phases_of_first_rows(self.histories.log, phases))
-        if self._lean and self.config["train_neg_sample_args"]["distribution"] == "none":
-            self._check_labels()
-        if self.config["augmentation"] != "none" and not self._lean:
+        self._check_labels()
+        if self.config["augmentation"] != "none" and not self.lean:
             self.prepare_augmentation()
         return splits
 
     def _check_labels(self) -> None:
-        log = self.histories.log
-        labels = np.unique(log.labels[log.phases == TRAIN])
+        """Both classes must be observed by our models, and by stage 1 for any model."""
+        sampled = self.config["train_neg_sample_args"]["distribution"] != "none"
+        if self._catalogue is None and (sampled or not self.lean):
+            return
+        labels = np.unique(self.log.labels[self.log.phases == TRAIN])
         if len(labels) < 2:
+            remedy = "" if self._catalogue else ", or sample negatives with train_neg_sample_args"
             raise ValueError(
                 f"training labels must be of both classes, got only {labels.tolist()}; set "
-                f"threshold (now {self.config['threshold']}) so that some are 0 and some 1, or "
-                "sample negatives with train_neg_sample_args"
+                f"threshold (now {self.config['threshold']}) so that some are 0 and some 1{remedy}"
             )
 
     def prepare_augmentation(self) -> None:
@@ -239,7 +251,7 @@ class MultimodalDataset(SequentialDataset):
         if ROW_FIELD not in batch:
             return self.join(batch) if join else batch
         self._add_histories(batch)
-        return self.join(batch) if join and not self._lean else batch
+        return self.join(batch) if join and not self.lean else batch
 
     def _add_histories(self, batch: Interaction) -> None:
         if self.phase is not None:
@@ -247,18 +259,39 @@ class MultimodalDataset(SequentialDataset):
         positions, lengths, borrowed = self.histories.gather(
             batch[ROW_FIELD].numpy(), self.max_item_list_len, self.phase
         )
-        if not self._lean:
+        if not self._trims():
             missing = self.max_item_list_len - positions.shape[1]
             positions = torch.nn.functional.pad(positions, (0, missing), value=-1)
         batch[self.item_list_length_field] = lengths
         for name, list_name in self._list_fields().items():
             batch[list_name] = self.histories.column(name)[positions]
-        if self._lean:
+        if self.lean:
             batch[BORROWED_FIELD] = borrowed
+
+    def _trims(self) -> bool:
+        """Whether lists may be as wide as their batch only: RecBole joins the batches of several
+        users where it samples negatives for evaluation."""
+        if self.phase not in (VALID, TEST):
+            return self.lean
+        arguments = self.config[f"{_PHASE_NAMES[self.phase]}_neg_sample_args"]
+        return self.lean and arguments["sample_num"] == "none"
+
+    def fingerprint(self) -> str:
+        """Hash of all that a run reads: interactions, splits, side features, augmentation."""
+        digest = hashlib.sha256()
+        log = self.log
+        for column in (log.users, log.items, log.labels, log.times, log.phases):
+            digest.update(np.ascontiguousarray(column).tobytes())
+        for feature in (self.user_feat, self.item_feat):
+            for name in feature if feature is not None else ():
+                digest.update(name.encode() + feature[name].numpy().tobytes())
+        if self.histories.augmenter is not None:
+            digest.update(self.histories.augmenter.fingerprint().encode())
+        return digest.hexdigest()
 
     def _list_fields(self) -> dict[str, str]:
         fields = [name for name in self.histories.columns if name != self.uid_field]
-        if self._lean:
+        if self.lean:
             wanted = {self.iid_field, self.label_field if self.config["history_labels"] else None}
             fields = [name for name in fields if name in wanted]
         return {name: name + self.config["LIST_SUFFIX"] for name in fields}
@@ -278,6 +311,12 @@ class MultimodalDataset(SequentialDataset):
         return self._create_sparse_matrix(
             Interaction(columns), self.uid_field, self.iid_field, form, value_field
         )
+
+
+class CTRDataset(MultimodalDataset):
+    """The data set for our own models."""
+
+    lean = True
 
 
 class DIENMultimodalDataset(MultimodalDataset):

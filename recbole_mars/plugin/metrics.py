@@ -34,7 +34,7 @@ def user_groups(log: InteractionLog, config: Config) -> np.ndarray:
 
 
 class UserAUC(LossMetric):
-    """AUC within each user, averaged by impressions (MARS, eq. 19), named user_auc.
+    """AUC within each user, averaged by impressions (MARS, eq. 19), named userauc.
 
     Users whose impressions are all of one class are left out; if no user is left, as under
     leave-one-out, the value is nan and the log says so.
@@ -47,9 +47,9 @@ class UserAUC(LossMetric):
         try:
             value = user_auc_report(dataobject.get(_USER).numpy(), labels, scores).value
         except ValueError as error:
-            getLogger().warning(f"user_auc is undefined here: {error}")
+            getLogger().warning(f"UserAUC is undefined here: {error}")
             value = float("nan")
-        return {"user_auc": round(value, self.decimal_place)}
+        return {"userauc": round(value, self.decimal_place)}
 
 
 class _GroupMetric(LossMetric):
@@ -129,7 +129,7 @@ def _group_metrics() -> dict[str, type[LossMetric]]:
         for prefix, key, base in (("AUC", "auc", _GroupAUC), ("LogLoss", "logloss", _GroupLogLoss)):
             attributes = {
                 "group": group,
-                "key": f"{key}_{name.lower()}",
+                "key": f"{key}{name.lower()}",
                 "__doc__": f"{prefix} over {name.lower()}-active users.",
                 "__module__": __name__,
             }

@@ -12,6 +12,9 @@ from recbole.data import create_dataset, data_preparation
 from recbole.quick_start.quick_start import run_recboles as _run_recboles
 from recbole.utils import get_model, init_logger, init_seed
 
+from recbole_mars.plugin.builtin import serve_builtin
+from recbole_mars.plugin.config import OUR_MODELS, asks_for_us
+
 __all__ = ["load_data_and_model", "run_recboles"]
 
 
@@ -24,6 +27,9 @@ def load_data_and_model(model_file: str) -> tuple[Any, Any, Any, Any, Any, Any]:
     """
     checkpoint = torch.load(model_file, map_location="cpu", weights_only=False)
     config = checkpoint["config"]
+    if config["model"] not in OUR_MODELS and asks_for_us(config.external_config_dict):
+        serve_builtin(config["model"])  # the Config was unpickled, not made
+    config.compatibility_settings()  # numpy names that RecBole needs, as every new Config sets them
     init_seed(config["seed"], config["reproducibility"])
     init_logger(config)
     getLogger().info(config)

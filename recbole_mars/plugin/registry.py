@@ -18,20 +18,24 @@ import recbole.quick_start.quick_start as quick_start_module
 import recbole.trainer as trainer_package
 import recbole.trainer.trainer as trainer_module
 from recbole.config import Config
+from recbole.utils import ModelType
 from recbole.utils.argument_list import dataset_arguments
 
 from recbole_mars.plugin import models, trainer
+from recbole_mars.plugin.builtin import serve_builtin
 from recbole_mars.plugin.compat import load_trusted_checkpoints
 from recbole_mars.plugin.config import (
     OUR_MODELS,
-    asks_for_us,
     check_keys,
     explain_unknown_model,
     internal_defaults,
     known_models,
     option_keys,
 )
-from recbole_mars.plugin.dataset import AUGMENTERS, DIENMultimodalDataset, MultimodalDataset
+from recbole_mars.plugin.dataset import (
+    AUGMENTERS,
+    CTRDataset,
+)
 from recbole_mars.plugin.metrics import register_metrics
 from recbole_mars.plugin.quick_start import load_data_and_model, run_recboles
 from recbole_mars.plugin.stage_one import prepare_retrieval
@@ -49,7 +53,7 @@ def register() -> None:
         module.__spec__ = types.SimpleNamespace(name=path)  # type: ignore[assignment]
         setattr(module, name, getattr(models, name))
         sys.modules[path] = module
-        setattr(dataset_module, f"{name}Dataset", MultimodalDataset)
+        setattr(dataset_module, f"{name}Dataset", CTRDataset)
         setattr(trainer_package, f"{name}Trainer", getattr(trainer, f"{name}Trainer"))
     AUGMENTERS["mars"] = prepare_retrieval
     register_metrics()
@@ -68,17 +72,25 @@ def _extend_config() -> None:
     find_model = Config._get_model_and_dataset
 
     @functools.wraps(load_defaults)
-    def load_defaults_and_ours(self: Config, model: str, model_class: type, dataset: str) -> None:
+    def load_defaults_and_ours(self: Config, model: str, model_class: Any, dataset: str) -> None:
         load_defaults(self, model, model_class, dataset)
-        check_keys(self.external_config_dict)
         external = self.external_config_dict
-        defaults = internal_defaults(model, dataset, external)
+        known = {key for keys in self.parameters.values() for key in keys}
+        check_keys(external, known.union(self.internal_config_dict))
+        if model_class.type != ModelType.SEQUENTIAL:
+            if external.get("augmentation", "none") != "none":
+                raise ValueError(
+                    f"augmentation changes histories, and {model} reads none; set it to none, or "
+                    "take a sequential model"
+                )
+            return  # our keys, in a file that several models share, mean nothing to it
+        defaults = internal_defaults(model, model_class, dataset, external)
         self.internal_config_dict.update(defaults)
-        if model in OUR_MODELS and isinstance(external.get("eval_args"), dict):
+        if "eval_args" in defaults and isinstance(external.get("eval_args"), dict):
             # Who changes the split only still wants labeled evaluation in time order.
             external["eval_args"] = {**defaults["eval_args"], **external["eval_args"]}
-        if model not in OUR_MODELS and asks_for_us(external):
-            _serve_builtin(model)
+        if defaults and model not in OUR_MODELS:
+            serve_builtin(model)
 
     @functools.wraps(find_model)
     def find_model_or_explain(self: Config, model: Any, dataset: Any) -> Any:
@@ -92,19 +104,3 @@ def _extend_config() -> None:
 
     Config._load_internal_config_dict = load_defaults_and_ours
     Config._get_model_and_dataset = find_model_or_explain
-
-
-def _serve_builtin(model: str) -> None:
-    """Give a built-in model our data set in the runs whose configuration asks for our options."""
-    name = f"{model}Dataset"
-    original = getattr(dataset_module, name, dataset_module.SequentialDataset)
-    if getattr(original, "chooses", False):
-        return
-    ours = DIENMultimodalDataset if model == "DIEN" else MultimodalDataset
-
-    def choose(config: Config) -> Any:
-        return (ours if asks_for_us(config.external_config_dict) else original)(config)
-
-    choose.__name__ = ours.__name__  # RecBole names the saved data set by it
-    choose.chooses = True  # type: ignore[attr-defined]
-    setattr(dataset_module, name, choose)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -15,7 +16,7 @@ from recbole.utils import get_model, get_trainer, init_logger, init_seed
 
 from recbole_mars.plugin.metrics import user_groups
 
-__all__ = ["ScoredRun", "scored_run"]
+__all__ = ["ScoredRun", "run_fingerprint", "scored_run"]
 
 
 @dataclass(frozen=True)
@@ -36,6 +37,17 @@ class ScoredRun:
     labels: np.ndarray
     scores: np.ndarray
     seconds: float
+
+
+def run_fingerprint(model: str, dataset: str, settings: Mapping[str, Any]) -> str:
+    """Hash of what a run reads: data, splits and, where it augments, item features."""
+    config = Config(model=model, dataset=dataset, config_dict=dict(settings))
+    data = create_dataset(config)
+    data.build()
+    found = data.fingerprint()
+    if config["augmentation"] != "none":
+        found += data.item_features().fingerprint()
+    return hashlib.sha256(found.encode()).hexdigest()
 
 
 def scored_run(model: str, dataset: str, settings: Mapping[str, Any]) -> ScoredRun:

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from filelock import FileLock
 from recbole.config import Config
 
 from recbole_mars import __version__
@@ -60,14 +61,16 @@ def align(
 ) -> TrainingHistory:
     """Train stage 1, continue it, or take the finished weights, whichever the disk allows."""
     folder = _alignment_folder(dataset, config, features)
-    history = train_alignment(
-        network,
-        dataset.log,
-        settings=training_settings(config),
-        folder=folder,
-        device=config["device"],
-        progress=bool(config["show_progress"]),
-    )
+    folder.mkdir(parents=True, exist_ok=True)
+    with FileLock(folder / "alignment.lock"):  # a run beside this one waits, then finds it done
+        history = train_alignment(
+            network,
+            dataset.log,
+            settings=training_settings(config),
+            folder=folder,
+            device=config["device"],
+            progress=bool(config["show_progress"]),
+        )
     best = history.epochs[history.best_epoch - 1]
     dataset.logger.info(
         f"alignment: best epoch {history.best_epoch} of {len(history.epochs)}, "
@@ -102,20 +105,26 @@ def stored_prefixes(
 ) -> PrefixTable:
     """The prefixes found on disk, or made by stage 1 and retrieval and kept there."""
     folder = _prefix_folder(dataset, config, features)
-    try:
-        return PrefixTable.load(folder)
-    except (ValueError, OSError) as reason:
-        if folder.is_dir():
-            dataset.logger.warning(f"{folder} is damaged ({reason}): built anew")
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(folder.parent / "retrieval.lock"):
+        try:
+            return PrefixTable.load(folder)
+        except (ValueError, OSError) as reason:
+            if folder.is_dir():
+                dataset.logger.warning(f"{folder} is damaged ({reason}): built anew")
+        table = _retrieve(dataset, config, features)
+        table.save(folder)
+        return table
+
+
+def _retrieve(dataset: MultimodalDataset, config: Config, features: ItemFeatures) -> PrefixTable:
     network = alignment_network(config, dataset.item_num, features)
     align(dataset, config, network, features)
     rows, queries, pool = retrieval_inputs(dataset, config, network)
     settings = retrieval_settings(config, _is_temporal(config))
     own = np.minimum(dataset.histories.index.lengths(rows), settings.max_length)
     progress = bool(config["show_progress"])
-    table = build_prefixes(dataset.log, rows, queries, pool, settings, own, progress=progress)
-    table.save(folder)
-    return table
+    return build_prefixes(dataset.log, rows, queries, pool, settings, own, progress=progress)
 
 
 def retrieval_inputs(

@@ -11,9 +11,11 @@ from typing import Any
 
 import numpy as np
 import torch
+from filelock import FileLock, Timeout
 from recbole.config import Config
 from recbole.trainer import Trainer
 
+from recbole_mars import __version__
 from recbole_mars.plugin.models import MARS, MARSAlign
 from recbole_mars.plugin.stage_one import align
 
@@ -68,24 +70,34 @@ class MARSTrainer(_OurTrainer):
     ) -> tuple[float, dict[str, float] | None]:
         train_data._dataset.prepare_augmentation()
         self._train_data = train_data
+        self._state_file = self._name_state_file(train_data._dataset)
+        self._state_file.parent.mkdir(parents=True, exist_ok=True)
         self._saves_state = saved and self.config["single_spec"]
-        if self._saves_state:
-            self._resume()
-        result = super().fit(train_data, valid_data, verbose, saved, show_progress, callback_fn)
-        if self._saves_state:
-            self._state_file.unlink(missing_ok=True)
-        return result
+        lock = FileLock(f"{self._state_file}.lock")
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            self.logger.warning("the same run is going on in another process: this one is apart")
+            self._saves_state = False
+        try:
+            if self._saves_state:
+                self._resume()
+            result = super().fit(train_data, valid_data, verbose, saved, show_progress, callback_fn)
+            if self._saves_state:
+                self._state_file.unlink(missing_ok=True)
+            return result
+        finally:
+            lock.release()
 
     def _train_epoch(self, train_data: Any, epoch_idx: int, *args: Any, **options: Any) -> Any:
         if self._saves_state and epoch_idx > 0:
             self._save_state(epoch_idx)
         return super()._train_epoch(train_data, epoch_idx, *args, **options)
 
-    @property
-    def _state_file(self) -> Path:
+    def _name_state_file(self, dataset: Any) -> Path:
         values = {k: v for k, v in self.config.final_config_dict.items() if k not in _IRRELEVANT}
         digest = hashlib.sha256(repr(sorted((k, str(v)) for k, v in values.items())).encode())
-        digest.update(bytes(self.model.data_fingerprint.tolist()))
+        digest.update(f"{__version__}{dataset.fingerprint()}".encode())
         return Path(self.checkpoint_dir) / "mars" / f"stage2-{digest.hexdigest()[:16]}.pt"
 
     def _save_state(self, epoch: int) -> None:
@@ -100,7 +112,6 @@ class MARSTrainer(_OurTrainer):
             "optimizer": self.optimizer.state_dict(),
             "random": _random_state(self._train_data.generator),
         }
-        self._state_file.parent.mkdir(parents=True, exist_ok=True)
         unfinished = self._state_file.with_suffix(f".{os.getpid()}.tmp")
         torch.save(state, unfinished)
         os.replace(unfinished, self._state_file)
@@ -158,20 +169,22 @@ class MARSAlignTrainer(_OurTrainer):
         return self.best_valid_score, self.best_valid_result
 
 
-def _random_state(generator: torch.Generator) -> dict[str, Any]:
+def _random_state(generator: torch.Generator | None) -> dict[str, Any]:
     kind, keys, position, has_gauss, gauss = np.random.get_state()  # noqa: NPY002
     version, words, gauss_next = random.getstate()
     return {
         "torch": torch.get_rng_state(),
-        "loader": generator.get_state(),
+        # RecBole takes the generator away from loaders that it saves (save_dataloaders).
+        "loader": None if generator is None else generator.get_state(),
         "numpy": [kind, [int(key) for key in keys], int(position), int(has_gauss), float(gauss)],
         "python": [version, list(words), gauss_next],
     }
 
 
-def _restore_random_state(state: dict[str, Any], generator: torch.Generator) -> None:
+def _restore_random_state(state: dict[str, Any], generator: torch.Generator | None) -> None:
     torch.set_rng_state(state["torch"].cpu())
-    generator.set_state(state["loader"].cpu())
+    if generator is not None and state["loader"] is not None:
+        generator.set_state(state["loader"].cpu())
     kind, keys, *rest = state["numpy"]
     np.random.set_state((kind, np.array(keys, dtype=np.uint32), *rest))  # noqa: NPY002
     version, words, gauss_next = state["python"]

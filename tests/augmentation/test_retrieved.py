@@ -282,9 +282,17 @@ def test_bad_queries():
         build_prefixes(log, query_rows, queries, pool, settings, own[1:])
     with pytest.raises(ValueError, match="ask for each row once"):
         build_prefixes(log, np.full_like(query_rows, 7), queries, pool, settings, own)
+    with pytest.raises(ValueError, match="needs queries with donors"):
+        build_prefixes(log, query_rows, np.zeros_like(queries), pool, settings, own)
+
+
+def test_quantile_without_training_queries_is_that_of_all(caplog):
+    log, pool, query_rows, queries, own = world()
     held_out = log.phases[query_rows] != TRAIN
-    with pytest.raises(ValueError, match="training queries with donors"):
-        build_prefixes(log, query_rows[held_out], queries[held_out], pool, settings, own[held_out])
+    rows, asked = query_rows[held_out], queries[held_out]
+    table = build_prefixes(log, rows, asked, pool, RetrievalSettings(theta=0.0), own[held_out])
+    assert "quantile of all queries" in caplog.text
+    assert table.empty_share == 0  # theta is the least similarity there is
 
 
 def test_prefix_fills_the_room_that_is_left():

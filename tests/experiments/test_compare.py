@@ -69,6 +69,15 @@ def test_other_settings_are_another_run(settings):
     assert "already recorded" not in told
 
 
+def test_other_data_is_another_run(settings):
+    run(settings, seeds=(1,))
+    file = Path(settings["data_path"]) / "world" / "world.inter"
+    head, *lines = file.read_text().splitlines()
+    file.write_text("\n".join([head, *lines[1:]]) + "\n")
+    _, told = run(settings, seeds=(1,))
+    assert "already recorded" not in told
+
+
 def test_the_seed_table_by_hand(settings):
     records, _ = run(settings)
     base = [r.metrics()["auc"] for r in records if r.name == "DIN"]

@@ -53,6 +53,39 @@ def test_unknown_key(tiny):
     refused(tiny, r"unknown key mars_thta\. Did you mean mars_theta\?", mars_thta=0.1)
 
 
+@pytest.mark.parametrize(
+    ("typo", "meant"),
+    [("text_field", "text_fields"), ("image_dirs", "image_dir"), ("historyy", "history")],
+)
+def test_a_misspelt_key_of_ours(tiny, typo, meant):
+    refused(tiny, f"unknown key {typo}. Did you mean {meant}", **{typo: "x"})
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "match"),
+    [
+        ("mars_use_image", "no", "mars_use_image must be True or False, got 'no'"),
+        ("history_labels", "yes", "history_labels must be True or False"),
+        ("mars_width", "abc", "mars_width must be a whole number"),
+        ("mars_attention_hidden", 80, "mars_attention_hidden must be a list"),
+        ("mars_theta", "high", "mars_theta must be a number"),
+        ("mars_beta", -1.0, "mars_beta must be >= 0"),
+        ("mars_dropout", 2.0, r"mars_dropout must lie in \[0, 1\)"),
+        ("mars_align_dropout", 2.0, r"mars_align_dropout must lie in \[0, 1\)"),
+        ("mars_theta", 1.5, "mars_theta must lie in"),
+        ("mars_align_epochs", 0, "mars_align_epochs must be >= 1"),
+        ("mars_donor_time", "later", "mars_donor_time must be auto, any or before"),
+    ],
+)
+def test_values_of_the_wrong_kind_are_named_by_their_key(tiny, key, value, match):
+    refused(tiny, match, **{key: value})
+
+
+def test_augmentation_of_a_model_without_histories(tiny):
+    with pytest.raises(ValueError, match="augmentation changes histories, and FM reads none"):
+        run(tiny, model="FM", augmentation="mars")
+
+
 @pytest.mark.parametrize(("typo", "meant"), [("MARZ", "MARS"), ("mars", "MARS"), ("DINN", "DIN")])
 def test_model_name_with_a_typo(tiny, typo, meant):
     with pytest.raises(ValueError, match=f"model '{typo}' is not known.*{meant}"):
@@ -209,6 +242,23 @@ def test_a_user_with_one_interaction(copy, tiny, caplog):
     loner = data.field2token_id["user_id"]["loner"]
     assert not any((loader._dataset.inter_feat["user_id"] == loner).any() for loader in loaders)
     assert (data.log.users == loner).sum() == 1
+
+
+def test_stage_one_needs_observed_labels(tiny):
+    sampled = {"train_neg_sample_args": {"distribution": "uniform", "sample_num": 1}}
+    with pytest.raises(ValueError, match="both classes") as caught:
+        run(tiny, threshold=None, **sampled)
+    assert "sample negatives" not in str(caught.value)
+    run(tiny, threshold=None, augmentation="none", eval_args={"mode": "uni20"}, **sampled)
+
+
+def test_an_id_that_reads_as_missing(copy, tiny):
+    change_lines(copy / "world.inter", lambda lines: [*lines, "NULL\ti0\t5\t1.0"])
+    refused(tiny, r"world\.inter: 1 rows have no user_id, the first in line \d+.*renamed")
+
+
+def test_a_text_column_named_twice_counts_once(tiny):
+    assert run(tiny, text_fields=["title", "title"]) == run(tiny)
 
 
 def test_no_high_active_user(tiny):
