@@ -5,10 +5,12 @@ The only place that reads RecBole's mapping. Our keys are those of properties/ov
 
 from __future__ import annotations
 
+import copy
 import difflib
 import re
 from collections.abc import Callable, Iterable, Mapping
 from functools import cache
+from numbers import Integral, Real
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -93,7 +95,7 @@ def internal_defaults(
         if getattr(model_class, "input_type", None) == InputType.POINTWISE:
             defaults["train_neg_sample_args"] = labelled["train_neg_sample_args"]
             defaults["eval_args"] = labelled["eval_args"]
-    return defaults
+    return copy.deepcopy(defaults)  # RecBole writes into some of its values
 
 
 def check_keys(external: Mapping[str, Any], known_to_recbole: Iterable[str]) -> None:
@@ -119,8 +121,8 @@ def check_keys(external: Mapping[str, Any], known_to_recbole: Iterable[str]) -> 
 
 _KINDS: list[tuple[type, tuple[type, ...], str]] = [
     (bool, (bool,), "True or False"),
-    (int, (int,), "a whole number"),
-    (float, (int, float), "a number"),
+    (int, (Integral,), "a whole number"),  # numpy's too, which a search may draw
+    (float, (Real,), "a number"),
     (list, (list, tuple), "a list"),
     (str, (str,), "a word"),
 ]
