@@ -63,6 +63,7 @@ def main() -> None:
         ["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False
     ).stdout.strip()
     table = Path(__file__).parent / "results" / f"ml-100k-{args.split}.md"
+    table.parent.mkdir(exist_ok=True)
     seconds = {name: [r.seconds for r in records if r.name == name] for name in ("DIN", "MARS")}
     table.write_text(
         f"# ml-100k, real posters, {args.split}: DIN and MARS\n\n"
