@@ -146,7 +146,7 @@ class ItemCatalogue:
         catalogue = list(tokens)
         if self._item_file.is_file():
             # Items that no interaction names, or that a filter took out, may well have features.
-            catalogue += self._columns(key, []).index.tolist()
+            catalogue = list(dict.fromkeys(catalogue + self._columns(key, []).index.tolist()))
         allow = self._config["allow_unknown_features"]
         try:
             check_against_catalogue(table, catalogue, allow_unknown=allow)
