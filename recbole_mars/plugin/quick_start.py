@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import sys
 from logging import getLogger
 from typing import Any
 
@@ -48,6 +50,10 @@ def run_recboles(rank: int, *args: Any) -> None:
 
     Being of this module, it makes a spawned process import recbole_mars.
     """
+    # RecBole looks whether a folder exists, then makes it: two processes trip over each other.
+    for name, module in list(sys.modules.items()):
+        if name.startswith("recbole.") and hasattr(module, "ensure_dir"):
+            vars(module)["ensure_dir"] = lambda folder: os.makedirs(folder, exist_ok=True)
     if not torch.cuda.is_available():
         _use_gloo()
     _run_recboles(rank, *args)

@@ -32,10 +32,7 @@ from recbole_mars.plugin.config import (
     known_models,
     option_keys,
 )
-from recbole_mars.plugin.dataset import (
-    AUGMENTERS,
-    CTRDataset,
-)
+from recbole_mars.plugin.dataset import AUGMENTERS, CTRDataset
 from recbole_mars.plugin.metrics import register_metrics
 from recbole_mars.plugin.quick_start import load_data_and_model, run_recboles
 from recbole_mars.plugin.stage_one import prepare_retrieval

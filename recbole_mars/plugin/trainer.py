@@ -74,11 +74,14 @@ class MARSTrainer(_OurTrainer):
         self._state_file.parent.mkdir(parents=True, exist_ok=True)
         self._saves_state = saved and self.config["single_spec"]
         lock = FileLock(f"{self._state_file}.lock")
-        try:
-            lock.acquire(timeout=0)
-        except Timeout:
-            self.logger.warning("the same run is going on in another process: this one is apart")
-            self._saves_state = False
+        if self._saves_state:
+            try:
+                lock.acquire(timeout=0)
+            except Timeout:
+                self.logger.warning(
+                    "the same run is going on in another process: this one keeps no state"
+                )
+                self._saves_state = False
         try:
             if self._saves_state:
                 self._resume()
