@@ -68,7 +68,7 @@ def test_supported_pythons_agree():
     lowest, *_, highest = (f"({version.replace('.', ', ')})" for version in supported_pythons())
     assert f"{lowest} <= sys.version_info[:2] <= {highest}" in (ROOT / "Makefile").read_text()
     lowest = supported_pythons()[0].replace(".", "")
-    assert f'target-version = "py{lowest}"' in (ROOT / "pyproject.toml").read_text()
+    assert f'target-version = "py{lowest}"' in (ROOT / "ruff.toml").read_text()
 
 
 @pytest.mark.skipif(sys.version_info < (3, 10), reason="sys.stdlib_module_names is of Python 3.10")

@@ -67,8 +67,8 @@ class TargetAttention(nn.Module):
     layer is linear, so W[q, k, q - k, q·k] = (Wq + Wd) q + (Wk - Wd + Wp diag(q)) k: one product
     with D inputs instead of 4D, and the concatenation is never built.
 
-    softmax: normalise the weights over the history. Off, as in the DIN paper, the weights keep
-    the intensity of interest, and their sum is divided by sqrt(D).
+    softmax: normalise the weights over the history. Off, as in the DIN paper, they keep the
+    intensity of interest. The unit's output is divided by sqrt(D) either way.
     """
 
     def __init__(self, width: int, hidden: Sequence[int] = (80, 40), softmax: bool = False) -> None:
@@ -88,10 +88,10 @@ class TargetAttention(nn.Module):
         """
         from_target, from_history, difference, product = self.first.weight.chunk(4, dim=1)
         constant = nn.functional.linear(target, from_target + difference, self.first.bias)
-        per_sample = (from_history - difference).t() + target.unsqueeze(
-            2
-        ) * product.t()  # (B, D, H)
-        hidden = torch.baddbmm(constant.unsqueeze(1), history, per_sample)
+        scaled = target.unsqueeze(2) * product.t()  # Wp diag(q), (B, D, H)
+        hidden = torch.baddbmm(
+            constant.unsqueeze(1), history, scaled + (from_history - difference).t()
+        )
         scores = self.rest(hidden).squeeze(2) * history.shape[2] ** -0.5
         if self.softmax:
             scores = scores.masked_fill(~history_mask, torch.finfo(scores.dtype).min).softmax(1)

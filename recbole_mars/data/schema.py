@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass
 
 import numpy as np
@@ -63,6 +64,13 @@ class InteractionLog:
     def offsets(self) -> np.ndarray:
         """(n_users + 1,) int64: the rows of user u are offsets[u] to offsets[u + 1]."""
         return self._offsets  # type: ignore[attr-defined]
+
+    def fingerprint(self) -> str:
+        """Hash of all columns: equal for equal interactions and splits."""
+        digest = hashlib.sha256(f"{self.n_users} {self.n_items}".encode())
+        for column in (self.users, self.items, self.labels, self.times, self.phases):
+            digest.update(np.ascontiguousarray(column).tobytes())
+        return digest.hexdigest()
 
     def training_counts(self) -> np.ndarray:
         """Number of training behaviours of every user id, (n_users,) int64."""

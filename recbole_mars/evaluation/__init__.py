@@ -2,6 +2,7 @@
 
 from recbole_mars.evaluation.activity import GROUP_NAMES, HIGH, LOW, MID, activity_groups
 from recbole_mars.evaluation.metrics import (
+    UndefinedMetricError,
     UserAUCReport,
     auc,
     log_loss,
@@ -25,6 +26,7 @@ __all__ = [
     "MID",
     "PairedResult",
     "Summary",
+    "UndefinedMetricError",
     "UserAUCReport",
     "activity_groups",
     "auc",

@@ -18,6 +18,7 @@ from recbole_mars.evaluation.columns import (
 )
 
 __all__ = [
+    "UndefinedMetricError",
     "UserAUCReport",
     "auc",
     "auc_of_counts",
@@ -31,12 +32,16 @@ __all__ = [
 ]
 
 
+class UndefinedMetricError(ValueError):
+    """The columns are sound, but hold no pair of a click and a non-click to rank."""
+
+
 def auc(labels: Any, scores: Any) -> float:
     """Area under the ROC curve: how often a click is scored above a non-click, ties counting half.
 
     labels: (N,) 0 or 1. scores: (N,), any monotone scale, infinities allowed. O(N log N).
-    Raises ValueError if a column is empty, the lengths differ, a score is NaN, a label is neither
-    0 nor 1, or only one class occurs.
+    Raises ValueError if a column is empty, the lengths differ, a score is NaN or a label is
+    neither 0 nor 1, and UndefinedMetricError, a ValueError too, if only one class occurs.
     """
     clicked, score = label_column(labels), float_column("scores", scores)
     require_equal_lengths(labels=clicked, scores=score)
@@ -62,7 +67,7 @@ def user_auc(user_ids: Any, labels: Any, scores: Any) -> float:
 
     sum_i #impression_i * AUC_i / sum_i #impression_i over the users i with both classes.
     user_ids, labels, scores: (N,), in any order. O(N log N).
-    Raises ValueError as `auc` does, and if no user has both classes.
+    Raises ValueError as `auc` does, and UndefinedMetricError if no user has both classes.
     """
     return user_auc_report(user_ids, labels, scores).value
 
@@ -92,7 +97,7 @@ def user_auc_report(user_ids: Any, labels: Any, scores: Any) -> UserAUCReport:
 
     counted = (n_positives > 0) & (n_negatives > 0)
     if not counted.any():
-        raise ValueError(
+        raise UndefinedMetricError(
             f"user AUC needs a user with clicks and non-clicks, got none among {len(firsts)}; "
             "use auc, or a split that holds out several impressions of a user"
         )
@@ -141,9 +146,9 @@ def row_losses(labels: Any, probabilities: Any, eps: float = 1e-15) -> np.ndarra
 
 
 def require_both_classes(clicked: np.ndarray) -> None:
-    """Raises ValueError if clicked, (N,) bool, holds one class only."""
+    """Raises UndefinedMetricError if clicked, (N,) bool, holds one class only."""
     if clicked.all() or not clicked.any():
-        raise ValueError(f"AUC needs both classes, got only label {int(clicked[0])}")
+        raise UndefinedMetricError(f"AUC needs both classes, got only label {int(clicked[0])}")
 
 
 def score_ranks(scores: np.ndarray) -> tuple[np.ndarray, int]:

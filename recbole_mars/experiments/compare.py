@@ -15,6 +15,7 @@ import yaml
 
 from recbole_mars.evaluation import (
     GROUP_NAMES,
+    UndefinedMetricError,
     auc,
     bootstrap_interval,
     log_loss,
@@ -24,6 +25,7 @@ from recbole_mars.evaluation import (
     summarise,
 )
 from recbole_mars.experiments.comparison import ComparisonData, RunCurves
+from recbole_mars.experiments.files import write_whole
 from recbole_mars.experiments.report import write_report
 from recbole_mars.experiments.tables import markdown_table, side_by_side
 from recbole_mars.plugin.scored_run import run_fingerprint, scored_run
@@ -141,7 +143,7 @@ def compare(
         random_similarities=view.random_similarities,
         alignment_curves=view.curves,
     )
-    _write(target / "config.yaml", yaml.safe_dump(view.settings))
+    write_whole(target / "config.yaml", yaml.safe_dump(view.settings))
     metrics = {
         "runs": [_plain(record) for record in records],
         "gains": {group: gain and gain._asdict() for group, gain in gains.items()},
@@ -149,7 +151,7 @@ def compare(
         "command": command,
         "version": version,
     }
-    _write(target / "metrics.json", json.dumps(metrics, indent=2, default=float) + "\n")
+    write_whole(target / "metrics.json", json.dumps(metrics, indent=2, default=float) + "\n")
     page = write_report(data, target)
     tell(f"\nReport: {page}")
     return records
@@ -260,10 +262,7 @@ def _plain(record: Record) -> dict[str, Any]:
 
 
 def _auc_or_nan(labels: np.ndarray, scores: np.ndarray) -> float:
-    return auc(labels, scores) if len(np.unique(labels)) == 2 else float("nan")
-
-
-def _write(file: Path, text: str) -> None:
-    unfinished = file.with_name(f"{file.name}.tmp")
-    unfinished.write_text(text, encoding="utf-8")
-    os.replace(unfinished, file)
+    try:
+        return auc(labels, scores) if len(labels) else float("nan")
+    except UndefinedMetricError:
+        return float("nan")

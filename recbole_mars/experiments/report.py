@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -15,6 +14,7 @@ import numpy as np
 
 from recbole_mars.experiments import figures, tables
 from recbole_mars.experiments.comparison import ComparisonData, RunCurves
+from recbole_mars.experiments.files import write_whole
 
 __all__ = ["write_report"]
 
@@ -31,9 +31,7 @@ def write_report(data: ComparisonData, folder: str | Path) -> Path:
     }
     folder.mkdir(parents=True, exist_ok=True)
     for name, content in contents.items():
-        unfinished = folder / f".{name}.{os.getpid()}.tmp"
-        unfinished.write_bytes(content)
-        os.replace(unfinished, folder / name)
+        write_whole(folder / name, content)
     return folder / "report.html"
 
 

@@ -54,6 +54,8 @@ class _TorchForRecBole(types.ModuleType):
 
     @staticmethod
     def load(file: object, *args: object, **options: object) -> object:
+        # Unsafe for a stranger's file: RecBole's trainer reads those that its user trained or
+        # names, and they cannot be read otherwise.
         options.setdefault("weights_only", False)
         return torch.load(file, *args, **options)  # type: ignore[arg-type]
 

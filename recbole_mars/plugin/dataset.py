@@ -278,10 +278,7 @@ class MultimodalDataset(SequentialDataset):
 
     def fingerprint(self) -> str:
         """Hash of all that a run reads: interactions, splits, side features, augmentation."""
-        digest = hashlib.sha256()
-        log = self.log
-        for column in (log.users, log.items, log.labels, log.times, log.phases):
-            digest.update(np.ascontiguousarray(column).tobytes())
+        digest = hashlib.sha256(self.log.fingerprint().encode())
         for feature in (self.user_feat, self.item_feat):
             for name in feature if feature is not None else ():
                 digest.update(name.encode() + feature[name].numpy().tobytes())

@@ -13,7 +13,13 @@ from recbole.evaluator import Collector, register
 from recbole.evaluator.base_metric import LossMetric
 
 from recbole_mars.data import InteractionLog
-from recbole_mars.evaluation import activity_groups, auc, log_loss, user_auc_report
+from recbole_mars.evaluation import (
+    UndefinedMetricError,
+    activity_groups,
+    auc,
+    log_loss,
+    user_auc_report,
+)
 
 __all__ = ["MarsCollector", "UserAUC", "register_metrics", "user_groups"]
 
@@ -24,13 +30,14 @@ def user_groups(log: InteractionLog, config: Config) -> np.ndarray:
     """Activity group of every internal user id, (n_users,) int8; -1 for ids without behaviours."""
     users = np.unique(log.users)
     groups = np.full(log.n_users, -1, dtype=np.int8)
-    shares = {
-        name: config[f"mars_{name}"]
-        for name in ("low_share", "high_share")
-        if config[f"mars_{name}"] is not None
-    }
-    groups[users] = activity_groups(log.training_counts(), users, **shares)
+    groups[users] = activity_groups(log.training_counts(), users, **_shares(config))
     return groups
+
+
+def _shares(config: Config) -> dict[str, float]:
+    """The configured shares, absent where a built-in model's run does not name them."""
+    names = {"low_share": "mars_low_share", "high_share": "mars_high_share"}
+    return {name: config[key] for name, key in names.items() if config[key] is not None}
 
 
 class UserAUC(LossMetric):
@@ -46,7 +53,7 @@ class UserAUC(LossMetric):
         scores, labels = self.used_info(dataobject)
         try:
             value = user_auc_report(dataobject.get(_USER).numpy(), labels, scores).value
-        except ValueError as error:
+        except UndefinedMetricError as error:
             getLogger().warning(f"UserAUC is undefined here: {error}")
             value = float("nan")
         return {"userauc": round(value, self.decimal_place)}
@@ -64,8 +71,8 @@ class _GroupMetric(LossMetric):
         groups = dataobject.get(_ACTIVITY).numpy()[dataobject.get(_USER).numpy()]
         mine = groups == self.group
         try:
-            value = self.metric_info(scores[mine], labels[mine])
-        except ValueError:  # an empty group, or one class only
+            value = self.metric_info(scores[mine], labels[mine]) if mine.any() else float("nan")
+        except UndefinedMetricError:  # one class only
             value = float("nan")
         return {self.key: round(value, self.decimal_place)}
 
@@ -97,7 +104,8 @@ class MarsCollector(Collector):
             groups = user_groups(dataset.log, self.config)
         else:
             users = dataset.inter_feat[dataset.uid_field].numpy()
-            groups = activity_groups(np.bincount(users, minlength=dataset.user_num))
+            counts = np.bincount(users, minlength=dataset.user_num)
+            groups = activity_groups(counts, **_shares(self.config))
         self.data_struct.set(_ACTIVITY, torch.from_numpy(groups.astype(np.int64)))
 
     def eval_batch_collect(

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+from abc import ABC, abstractmethod
 from typing import Any
 
+import numpy as np
 import torch
 from recbole.config import Config
 from recbole.data.interaction import Interaction
@@ -12,6 +14,7 @@ from recbole.model.abstract_recommender import SequentialRecommender
 from recbole.utils import FeatureType, InputType
 from torch import Tensor, nn
 
+from recbole_mars.alignment import AlignmentExport, export_embeddings
 from recbole_mars.ctr import DIN, FieldEmbedding
 from recbole_mars.plugin.config import din_settings
 from recbole_mars.plugin.dataset import BORROWED_FIELD, MultimodalDataset
@@ -20,7 +23,7 @@ from recbole_mars.plugin.stage_one import alignment_network
 __all__ = ["MARS", "MARSAlign"]
 
 
-class _CTRModel(SequentialRecommender):
+class _CTRModel(SequentialRecommender, ABC):
     """A sequential CTR model with labels: binary cross-entropy over logits of the target."""
 
     input_type = InputType.POINTWISE
@@ -40,9 +43,9 @@ class _CTRModel(SequentialRecommender):
         self.register_buffer("data_fingerprint", _ids_fingerprint(dataset))
         self.register_load_state_dict_pre_hook(_refuse_other_data)
 
+    @abstractmethod
     def logits(self, interaction: Interaction) -> Tensor:
         """Logits of the targets, (B,)."""
-        raise NotImplementedError
 
     def calculate_loss(self, interaction: Interaction) -> Tensor:
         return self.loss(self.logits(interaction), interaction[self.label_field].float())
@@ -112,6 +115,23 @@ class MARSAlign(_CTRModel):
         output = self.network(items, mask, labels)
         return output.logits.gather(1, length).squeeze(1)
 
+    def export(self, dataset: MultimodalDataset) -> AlignmentExport:
+        """Multimodal embeddings of items and users (MARS, eq. 11 and 13), for use elsewhere.
+
+        item_embeddings (I, D) and item_seen (I,) go by internal item id; donor_users (H,) are all
+        users with training behaviours, donor_embeddings (H, D) theirs. dataset.id2token tells
+        the names of internal ids. dataset: any split that build() made.
+        """
+        return export_embeddings(
+            self.network,
+            dataset.log,
+            np.zeros(0, dtype=np.int64),
+            np.flatnonzero(dataset.log.training_counts()),
+            max_length=self.max_seq_length,
+            device=self.device,
+            progress=False,
+        )
+
 
 def _columns(dataset: MultimodalDataset, id_field: str) -> dict[str, Any]:
     """Side features of items or users, as FieldEmbedding takes them."""
@@ -125,8 +145,13 @@ def _columns(dataset: MultimodalDataset, id_field: str) -> dict[str, Any]:
             groups["tokens"][name] = feature[name]
         elif kind == FeatureType.TOKEN_SEQ:
             groups["token_lists"][name] = feature[name]
-        elif kind == FeatureType.FLOAT:
+        elif kind == FeatureType.FLOAT and feature[name].dim() == 1:
             groups["numbers"][name] = feature[name]
+        elif kind == FeatureType.FLOAT:  # numerical_features: (value, 1), discretised (1, bucket)
+            if name in (dataset.config["discretization"] or {}):
+                groups["tokens"][name] = feature[name][:, 1].long()
+            else:
+                groups["numbers"][name] = feature[name][:, 0]
         else:
             raise ValueError(
                 f"side feature {name} is a float_seq, which a DIN field cannot hold; take it out "

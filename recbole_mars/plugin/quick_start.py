@@ -27,6 +27,8 @@ def load_data_and_model(model_file: str) -> tuple[Any, Any, Any, Any, Any, Any]:
 
     Returns config, model, dataset, train_data, valid_data, test_data.
     """
+    # Unsafe, and not to be had otherwise: RecBole writes its Config object into the file, from
+    # which the data is prepared again. The docstring says whom to trust.
     checkpoint = torch.load(model_file, map_location="cpu", weights_only=False)
     config = checkpoint["config"]
     if config["model"] not in OUR_MODELS and asks_for_us(config.external_config_dict):

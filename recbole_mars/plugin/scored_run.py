@@ -69,6 +69,7 @@ def scored_run(model: str, dataset: str, settings: Mapping[str, Any]) -> ScoredR
         show_progress=config["show_progress"],
         callback_fn=lambda epoch, score: valid_score.append(float(score)),
     )
+    # Unsafe for a stranger's file (it holds RecBole's Config object), but this run just wrote it.
     checkpoint = torch.load(
         trainer.saved_model_file, map_location=config["device"], weights_only=False
     )

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
@@ -25,7 +24,6 @@ from recbole_mars.alignment import (
     train_alignment,
 )
 from recbole_mars.augmentation import PrefixTable, RetrievedAugmenter, build_prefixes
-from recbole_mars.data import InteractionLog
 from recbole_mars.evaluation import HIGH, LOW
 from recbole_mars.plugin.catalogue import ItemFeatures
 from recbole_mars.plugin.config import alignment_settings, retrieval_settings, training_settings
@@ -191,19 +189,11 @@ def _alignment_folder(dataset: MultimodalDataset, config: Config, features: Item
             str(training_settings(config)),
             config["seed"],
             features.fingerprint(),
-            _log_fingerprint(dataset.log),
+            dataset.log.fingerprint(),
         ]
     )
     name = hashlib.sha256(words.encode()).hexdigest()[:16]
     return Path(config["checkpoint_dir"]) / "mars" / f"{dataset.dataset_name}-{name}"
-
-
-def _log_fingerprint(log: InteractionLog) -> str:
-    digest = hashlib.sha256()
-    columns: Iterable[np.ndarray] = (log.users, log.items, log.labels, log.times, log.phases)
-    for column in columns:
-        digest.update(np.ascontiguousarray(column).tobytes())
-    return digest.hexdigest()
 
 
 def _is_temporal(config: Config) -> bool:

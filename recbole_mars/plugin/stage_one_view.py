@@ -9,8 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 from recbole.config import Config
-from recbole.data import create_dataset, data_preparation
-from recbole.utils import init_seed
+from recbole.data import create_dataset
 
 from recbole_mars.alignment import AlignmentNetwork
 from recbole_mars.data import TRAIN
@@ -23,7 +22,7 @@ from recbole_mars.plugin.stage_one import (
     retrieval_inputs,
     stored_prefixes,
 )
-from recbole_mars.retrieval import unit_rows
+from recbole_mars.retrieval import UserIndex, unit_rows
 
 __all__ = ["StageOneView", "view_stage_one"]
 
@@ -57,9 +56,8 @@ def view_stage_one(dataset: str, settings: Mapping[str, Any], n_items: int = 300
     n_items: items drawn for the picture of the aligned space, at most.
     """
     config = Config(model="MARS", dataset=dataset, config_dict=dict(settings))
-    init_seed(config["seed"], config["reproducibility"])
     data = create_dataset(config)
-    data_preparation(config, data)
+    data.build()
     log, groups = data.log, user_groups(data.log, config)
     features = data.item_features()
     before = alignment_network(config, data.item_num, features)
@@ -129,6 +127,6 @@ def _random_similarities(
     _, queries, pool = retrieval_inputs(data, config, network)
     generator = np.random.default_rng(config["seed"])
     chosen = generator.integers(0, len(pool.users), len(queries))
-    center = pool.embeddings.mean(0) if config["mars_center"] else None
+    center = UserIndex(pool.embeddings, pool.users, center=config["mars_center"]).center
     queries, donors = unit_rows(queries, center), unit_rows(pool.embeddings, center)
     return np.einsum("qd,qd->q", queries, donors[chosen])[queries.any(1)]

@@ -18,6 +18,20 @@ def make_log(n=60, n_users=7, seed=0, **changes):
     return InteractionLog(**{**columns, **changes})
 
 
+def test_fingerprint_knows_every_column():
+    log = make_log()
+    assert make_log().fingerprint() == log.fingerprint()
+    changes = {
+        "items": np.roll(log.items, 1),
+        "labels": 1 - log.labels,
+        "times": log.times + 1,
+        "phases": np.ones(len(log), dtype=np.int8),
+        "n_items": 10,
+    }
+    for name, value in changes.items():
+        assert make_log(**{name: value}).fingerprint() != log.fingerprint(), name
+
+
 def test_pad_ragged_by_hand():
     values = np.array([5, 6, 7, 8])
     padded = pad_ragged(values, np.array([0, 2, 1]), np.array([3, 0, 2]))

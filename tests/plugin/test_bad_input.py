@@ -252,6 +252,14 @@ def test_stage_one_needs_observed_labels(tiny):
     run(tiny, threshold=None, augmentation="none", eval_args={"mode": "uni20"}, **sampled)
 
 
+def test_a_vector_among_the_side_features(copy, tiny):
+    lines = (copy / "world.item").read_text().splitlines()
+    lines = [f"{lines[0]}\tvector:float_seq", *(f"{line}\t0.5 1.5" for line in lines[1:])]
+    (copy / "world.item").write_text("\n".join(lines) + "\n")
+    load = {**tiny["load_col"], "item": ["item_id", "vector"]}
+    refused(tiny, "side feature vector is a float_seq", load_col=load)
+
+
 def test_an_id_that_reads_as_missing(copy, tiny):
     change_lines(copy / "world.inter", lambda lines: [*lines, "NULL\ti0\t5\t1.0"])
     refused(tiny, r"world\.inter: 1 rows have no user_id, the first in line \d+.*renamed")

@@ -2,6 +2,7 @@
 
 import gzip
 import pickle
+import shutil
 
 import numpy as np
 import pandas as pd
@@ -10,8 +11,11 @@ from recbole.config import Config
 from recbole.data import create_dataset, data_preparation
 from recbole.data.dataset import SequentialDataset
 
-from recbole_mars.data import TEST, TRAIN, VALID
-from recbole_mars.plugin.dataset import ROW_FIELD
+from recbole_mars import MARS
+from recbole_mars.data import TEST, TRAIN, VALID, InteractionLog
+from recbole_mars.evaluation import HIGH, LOW
+from recbole_mars.plugin.dataset import ROW_FIELD, _phases_of_first_rows
+from recbole_mars.plugin.metrics import user_groups
 
 
 def prepared(tiny, model="MARS", **changes):
@@ -158,6 +162,83 @@ def test_saved_data_set_is_reused_only_with_the_same_options(tiny):
     prepared(tiny, save_dataset=True, history="all")
     again, _ = prepared(tiny, save_dataset=True, history="positive")
     assert again.histories.index.kind == "positive"
+
+
+TEMPORAL = {"split": {"RS": [8, 1, 1]}, "order": "TO", "group_by": None}
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {"retrieval_scope": "user"},
+        {"min_history": 0, "mars_strategy": "top_k"},
+        {"history": "positive"},
+        {"mars_donor_time": "before"},
+        {"eval_args": TEMPORAL},
+        {"eval_args": TEMPORAL, "history": "positive", "mars_strategy": "dynamic_programming"},
+    ],
+    ids=str,
+)
+def test_nothing_leaks_into_a_history(tiny, changes):
+    """Own behaviours precede the target; borrowed ones are others' training behaviours."""
+    settings = {"augmentation": "mars", "mars_theta": 0.2, "MAX_ITEM_LIST_LENGTH": 30}
+    data, loaders = prepared({**tiny, **settings}, **changes)
+    log, groups = data.log, user_groups(data.log, data.config)
+    earlier_only = "eval_args" in changes or changes.get("mars_donor_time") == "before"
+    borrowed = 0
+    for loader in loaders:
+        loader._dataset.prepare_augmentation()
+        rows = loader._dataset.inter_feat[ROW_FIELD].numpy()
+        positions, lengths, lent = data.histories.gather(rows, 30, loader._dataset.phase)
+        for row, history, length, n in zip(rows, positions.numpy(), lengths.numpy(), lent.numpy()):
+            prefix, own = history[:n], history[n:length]
+            assert (log.users[own] == log.users[row]).all()
+            assert (own < row).all()
+            assert (np.diff(own) > 0).all()
+            assert (log.phases[prefix] == TRAIN).all()
+            assert (groups[log.users[prefix]] == HIGH).all()
+            assert n == 0 or groups[log.users[row]] == LOW
+            if earlier_only:
+                assert (log.times[prefix] < log.times[row]).all()
+            if changes.get("history") == "positive":
+                assert (log.labels[history[:length]] > 0).all()
+            borrowed += n
+    assert borrowed > 0
+
+
+def test_first_behaviours_belong_to_the_split_that_their_time_is_in():
+    """Rows that are no targets (-1), by hand: users 1 to 4 begin in training, 3 late, 4 last."""
+    times = np.array([1.0, 2, 3, 11, 12, 13, 25, 26, 5])
+    users = np.array([1, 1, 1, 2, 2, 2, 3, 3, 4])
+    phases = np.array([-1, 0, 1, -1, 1, 2, -1, 2, -1], dtype=np.int8)
+    log = InteractionLog(users, users, np.ones(9, "f4"), times, np.zeros(9, "i1"), 5, 5)
+    # Training ends at 2, validation at 12: user 2 begins in validation, users 3 in the test
+    # period, user 4's only behaviour at 5 falls into validation.
+    assert _phases_of_first_rows(log, phases).tolist() == [0, 0, 1, 1, 1, 2, 2, 2, 1]
+
+
+@pytest.mark.parametrize("bucketed", [False, True])
+def test_numbers_become_side_features(tiny, world, tmp_path, bucketed):
+    folder = tmp_path / "own" / "world"
+    shutil.copytree(world / "world", folder)
+    lines = (folder / "world.item").read_text().splitlines()
+    prices = [f"{line}\t{i % 7}.5" for i, line in enumerate(lines[1:])]
+    (folder / "world.item").write_text("\n".join([f"{lines[0]}\tprice:float", *prices]) + "\n")
+    settings = {
+        **tiny,
+        "data_path": str(folder.parent),
+        "load_col": {**tiny["load_col"], "item": ["item_id", "price"]},
+        "numerical_features": ["price"],
+        "discretization": {"price": {"method": "ED", "bucket": 3}} if bucketed else None,
+    }
+    _, (train, _, _) = prepared(settings)
+    items = MARS(train.config, train._dataset).din.items
+    if bucketed:
+        assert sorted(items.column_price.unique().tolist()) == [1, 2, 3]
+    else:
+        assert list(items.scales) == ["price"]
+        assert items.column_price.shape == (train._dataset.item_num,)
 
 
 def test_row_field_names_the_target(tiny):

@@ -8,13 +8,16 @@ import sys
 import textwrap
 from pathlib import Path
 
+import numpy as np
 import pytest
+import torch
 import yaml
 from recbole.config import Config
 from recbole.data import create_dataset, data_preparation
 from recbole.quick_start import objective_function, run, run_recbole
 
 import recbole_mars
+from recbole_mars.data import TRAIN
 from recbole_mars.plugin.dataset import MultimodalDataset
 
 REPOSITORY = Path(recbole_mars.__file__).resolve().parents[1]
@@ -76,6 +79,24 @@ def test_stage_one_as_a_model_of_its_own_gives_mars_its_artifact(tiny):
     assert checkpoint.stat().st_mtime_ns == written
 
 
+def test_stage_one_exports_items_and_users(tiny):
+    config = Config("MARSAlign", "world", config_dict=dict(tiny))
+    train, _, test = data_preparation(config, create_dataset(config))
+    model = recbole_mars.MARSAlign(config, train._dataset).eval()
+    exported = model.export(test._dataset)
+    log = train._dataset.log
+    assert exported.item_embeddings.shape == (log.n_items, tiny["mars_width"])
+    training = log.phases == TRAIN
+    assert exported.item_seen.nonzero()[0].tolist() == np.unique(log.items[training]).tolist()
+    assert exported.donor_users.tolist() == np.unique(log.users[training]).tolist()
+    user = int(exported.donor_users[3])
+    rows = np.flatnonzero(training & (log.users == user))[-tiny["MAX_ITEM_LIST_LENGTH"] :]
+    items, labels = torch.from_numpy(log.items[rows])[None], torch.from_numpy(log.labels[rows])
+    with torch.no_grad():
+        embedded = model.network.embed(items, torch.ones_like(items).bool(), labels[None])
+    np.testing.assert_allclose(exported.donor_embeddings[3], embedded[0].mean(0), atol=1e-5)
+
+
 def test_same_seed_same_result_with_and_without_the_artifact(tiny):
     first = run_recbole(model="MARS", dataset="world", config_dict=dict(tiny))
     again = run_recbole(model="MARS", dataset="world", config_dict=dict(tiny))
@@ -113,6 +134,7 @@ def test_load_data_and_model_of_a_builtin_in_a_fresh_process(tiny, world, empty_
         print(json.dumps(trainer.evaluate(test, load_best_model=False)))
     """
     found = in_fresh_process(code, empty_cwd, str(checkpoint))
+    assert set(found) == set(result["test_result"])
     if augmentation == "mars":  # without, RecBole samples the negatives that it evaluates
         assert found == dict(result["test_result"])
 

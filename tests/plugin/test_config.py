@@ -1,0 +1,98 @@
+"""Every key of ours reaches the one setting that it is for."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import Any
+
+import pytest
+import yaml
+from recbole.config import Config
+
+from recbole_mars.plugin.config import (
+    alignment_settings,
+    din_settings,
+    properties_folder,
+    retrieval_settings,
+    training_settings,
+)
+
+BUILDERS = {
+    "alignment": alignment_settings,
+    "training": training_settings,
+    "retrieval": lambda config: retrieval_settings(config, temporal=False),
+    "din": din_settings,
+}
+# key: a value that is not the default, and what it changes
+KEYS: dict[str, tuple[Any, set[str]]] = {
+    "mars_use_text": (False, {"alignment.use_text"}),
+    "mars_use_image": (False, {"alignment.use_image"}),
+    "mars_use_stein": (False, {"alignment.use_stein"}),
+    "mars_id_width": (7, {"alignment.id_width"}),
+    "mars_width": (9, {"alignment.width"}),
+    "mars_attention": ("full", {"alignment.attention"}),
+    "mars_residual": (False, {"alignment.residual"}),
+    "mars_beta": (0.7, {"alignment.stein_weight"}),
+    "mars_lambda": (0.7, {"alignment.entropy_weight"}),
+    "mars_entropy_sign": ("printed", {"alignment.entropy_sign"}),
+    "mars_eta": (0.7, {"alignment.regularization"}),
+    "mars_align_dropout": (0.7, {"alignment.dropout"}),
+    "mars_align_epochs": (3, {"training.epochs"}),
+    "mars_align_patience": (5, {"training.patience"}),
+    "mars_align_batch_users": (3, {"training.batch_users"}),
+    "mars_align_learning_rate": (0.7, {"training.learning_rate"}),
+    "mars_align_weight_decay": (0.7, {"training.weight_decay"}),
+    "mars_strategy": ("most_similar", {"retrieval.strategy"}),
+    "mars_theta": (0.7, {"retrieval.theta"}),
+    "mars_theta_kind": ("cosine", {"retrieval.theta_kind"}),
+    "mars_center": (False, {"retrieval.center"}),
+    "mars_donor_time": ("before", {"retrieval.donor_time"}),
+    "mars_index": ("hnsw", {"retrieval.index"}),
+    "mars_attention_hidden": ([5], {"din.attention_hidden"}),
+    "mars_dnn_hidden": ([5], {"din.dnn_hidden"}),
+    "mars_activation": ("relu", {"din.activation"}),
+    "mars_attention_softmax": (True, {"din.attention_softmax"}),
+    "mars_dropout": (0.7, {"din.dropout"}),
+    "mars_mark_borrowed": (True, {"din.mark_borrowed"}),
+    "history_labels": (True, {"alignment.history_labels", "din.history_labels"}),
+    "MAX_ITEM_LIST_LENGTH": (7, {"training.max_length", "retrieval.max_length"}),
+    "seed": (7, {"training.seed"}),
+}
+# These are read where they act, and tested there.
+ELSEWHERE = {"mars_low_share", "mars_high_share", "mars_candidates", "mars_use_user_id"}
+
+
+def built(**settings: Any) -> dict[str, Any]:
+    config = Config("MARS", "ml-100k", config_dict={"history_labels": False, **settings})
+    return {
+        f"{name}.{field}": value
+        for name, build in BUILDERS.items()
+        for field, value in asdict(build(config)).items()
+    }
+
+
+@pytest.mark.parametrize("key", KEYS)
+def test_a_key_changes_its_setting_only(key, empty_cwd):
+    value, expected = KEYS[key]
+    before, after = built(), built(**{key: value})
+    assert {name for name in before if before[name] != after[name]} == expected
+    assert all(
+        list(after[n]) == value if isinstance(value, list) else after[n] == value for n in expected
+    )
+
+
+def test_no_key_is_forgotten():
+    known = yaml.safe_load((properties_folder() / "overall.yaml").read_text())
+    assert {key for key in known if key.startswith("mars_")} == ELSEWHERE | {
+        key for key in KEYS if key.startswith("mars_")
+    }
+
+
+def test_several_candidates(empty_cwd):
+    assert built(mars_strategy="top_k", mars_candidates=4)["retrieval.candidates"] == 4
+
+
+def test_donors_lend_the_past_only_when_the_split_is_by_time(empty_cwd):
+    config = Config("MARS", "ml-100k")
+    assert retrieval_settings(config, temporal=True).donor_time == "before"
+    assert retrieval_settings(config, temporal=False).donor_time == "any"
