@@ -11,11 +11,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from recbole_mars.ctr.layers import FieldEmbedding, TargetAttention, mlp
+from recbole_mars.ctr.layers import FieldEmbedding, TargetAttention, distinct, mlp
 
 __all__ = ["DIN", "DINSettings"]
-
-_LENGTH_GROUPS = 8  # parts that a batch is cut into by history length
 
 
 @dataclass(frozen=True)
@@ -24,7 +22,9 @@ class DINSettings:
 
     attention_hidden: widths of the local activation unit. dnn_hidden: widths of the final MLP.
     activation: of the final MLP. history_labels: behaviours carry whether they were liked.
-    mark_borrowed: behaviours borrowed from other users carry a learned mark.
+    mark_borrowed: behaviours borrowed from other users carry a learned mark. precision: "float32",
+    or "bfloat16" for the products of the attention's unit, which are nearly all of the work; sums,
+    weights and all else stay in float32.
     """
 
     attention_hidden: Sequence[int] = (80, 40)
@@ -34,10 +34,13 @@ class DINSettings:
     dropout: float = 0.0
     history_labels: bool = False
     mark_borrowed: bool = False
+    precision: str = "float32"
 
     def __post_init__(self) -> None:
         if not self.dnn_hidden:
             raise ValueError("dnn_hidden must hold at least one width, got none")
+        if self.precision not in ("float32", "bfloat16"):
+            raise ValueError(f"precision must be float32 or bfloat16, got {self.precision!r}")
         if not 0 <= self.dropout < 1:
             raise ValueError(f"dropout must lie in [0, 1), got {self.dropout}")
 
@@ -89,26 +92,52 @@ class DIN(nn.Module):
         """
         if self.label_embedding is not None and history_labels is None:
             raise ValueError("history_labels must be given: the model was built with them")
-        places, vectors = self.items.distinct(torch.cat([history, target_item[:, None]], dim=1))
-        target = nn.functional.embedding(places[:, -1], vectors)
         lengths = history_mask.sum(1)
-        # Samples of like length together: short histories pay for no long one's padding.
-        order = lengths.argsort()
-        interests = []
-        for rows in order.split(-(-len(order) // _LENGTH_GROUPS)):
-            width = int(lengths[rows[-1]])
-            behaviours = nn.functional.embedding(places[rows, :width], vectors)
-            if self.label_embedding is not None and history_labels is not None:
-                behaviours = behaviours + self.label_embedding(history_labels[rows, :width].long())
-            if self.borrowed_embedding is not None and borrowed is not None:
-                position = torch.arange(width, device=history.device)
-                flag = (position < borrowed[rows].unsqueeze(1)).long()
-                behaviours = behaviours + self.borrowed_embedding(flag)
-            interests.append(self.attention(target[rows], behaviours, history_mask[rows, :width]))
-        interest = torch.empty_like(target).index_copy(0, order, torch.cat(interests))
+        # All vectors are made once, however often a batch holds them.
+        places, vectors = self.items.distinct(torch.cat([history[history_mask], target_item]))
+        behaviour_of, target_of = places.split([len(places) - len(target_item), len(target_item)])
+        asked, target_of = torch.unique(target_of, return_inverse=True)
+        targets = vectors[asked]
+        behaviours, behaviour_of = self._mark(
+            vectors, behaviour_of, history_mask, history_labels, borrowed
+        )
+        device = targets.device.type
+        enabled = self.settings.precision == "bfloat16" or torch.is_autocast_enabled(device)
+        dtype = torch.bfloat16 if self.settings.precision == "bfloat16" else None
+        with torch.autocast(device, dtype, enabled):
+            interest = self.attention(targets, behaviours, target_of, behaviour_of, lengths)
+        target = targets[target_of]
         parts = [interest, target, interest * target]
         if self.users is not None:
             if user is None:
                 raise ValueError("user must be given: the model was built with user features")
             parts.append(self.users(user))
         return self.score(self.dnn(torch.cat(parts, dim=1))).squeeze(1)
+
+    def _mark(
+        self,
+        vectors: Tensor,
+        behaviour_of: Tensor,
+        history_mask: Tensor,
+        history_labels: Tensor | None,
+        borrowed: Tensor | None,
+    ) -> tuple[Tensor, Tensor]:
+        """Add labels and origins to item vectors: one row for each case that may occur.
+
+        vectors: (N, D). behaviour_of: (M,). Returns behaviours (K, D) and behaviour_of (M,).
+        """
+        tables, cases = [], []
+        if self.label_embedding is not None and history_labels is not None:
+            tables.append(self.label_embedding.weight)
+            cases.append(history_labels[history_mask].long())
+        if self.borrowed_embedding is not None and borrowed is not None:
+            position = torch.arange(history_mask.shape[1], device=borrowed.device)
+            tables.append(self.borrowed_embedding.weight)
+            cases.append((position < borrowed.unsqueeze(1))[history_mask].long())
+        behaviours = vectors
+        for table, case in zip(tables, cases):
+            code, behaviour_of = distinct(
+                behaviour_of * len(table) + case, len(behaviours) * len(table)
+            )
+            behaviours = behaviours[code // len(table)] + table[code % len(table)]
+        return behaviours, behaviour_of

@@ -11,7 +11,14 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor, nn
 
-__all__ = ["Dice", "FieldEmbedding", "TargetAttention", "mlp"]
+from recbole_mars.ctr.pair_scores import Workspace, pair_scores
+from recbole_mars.ctr.weighted_sum import weighted_sum
+
+__all__ = ["Dice", "FieldEmbedding", "TargetAttention", "distinct", "mlp"]
+
+
+# Products a pair from which to look for equal pairs: finding them costs a sort of all pairs.
+_SHARED_FROM = 50_000
 
 
 class Dice(nn.Module):
@@ -41,7 +48,8 @@ class Dice(nn.Module):
 def mlp(widths: Sequence[int], activation: str = "dice", dropout: float = 0.0) -> nn.Sequential:
     """Linear layers of the given widths, each followed by its activation and dropout.
 
-    widths: input width first. activation: "dice", "sigmoid", "relu" or "prelu".
+    widths: input width first. activation: "dice", "bn_silu" (batch norm, then x·sigmoid(x), what
+    RecBole calls Dice), "sigmoid", "relu" or "prelu".
     """
     layers: list[nn.Module] = []
     for before, after in zip(widths, widths[1:]):
@@ -54,18 +62,21 @@ def mlp(widths: Sequence[int], activation: str = "dice", dropout: float = 0.0) -
 def _activation(name: str, width: int) -> nn.Module:
     if name == "dice":
         return Dice(width)
+    if name == "bn_silu":
+        return nn.Sequential(nn.BatchNorm1d(width), nn.SiLU())
     known = {"sigmoid": nn.Sigmoid, "relu": nn.ReLU, "prelu": nn.PReLU}
     if name not in known:
-        raise ValueError(f"activation must be 'dice' or one of {sorted(known)}, got {name!r}")
+        raise ValueError(
+            f"activation must be 'dice', 'bn_silu' or one of {sorted(known)}, got {name!r}"
+        )
     return known[name]()
 
 
 class TargetAttention(nn.Module):
     """Local activation unit: weigh each behaviour by its relevance to the target (DIN, eq. 3).
 
-    The unit is an MLP over [q, k, q - k, q·k] with q the target and k a behaviour. Its first
-    layer is linear, so W[q, k, q - k, q·k] = (Wq + Wd) q + (Wk - Wd + Wp diag(q)) k: one product
-    with D inputs instead of 4D, and the concatenation is never built.
+    The unit is an MLP over [q, k, q - k, q·k] with q the target and k a behaviour, a sigmoid
+    after each hidden layer; see pair_scores. Histories come packed, without padding.
 
     softmax: normalise the weights over the history. Off, as in the DIN paper, they keep the
     intensity of interest. The unit's output is divided by sqrt(D) either way.
@@ -75,28 +86,71 @@ class TargetAttention(nn.Module):
         super().__init__()
         if not hidden:
             raise ValueError("attention_hidden must hold at least one width, got none")
-        self.first = nn.Linear(4 * width, hidden[0])
-        self.rest = nn.Sequential(
-            nn.Sigmoid(), mlp(list(hidden), activation="sigmoid"), nn.Linear(hidden[-1], 1)
-        )
+        widths = [4 * width, *hidden, 1]
+        layers = [nn.Linear(a, b) for a, b in zip(widths, widths[1:])]
+        self.layers = nn.ModuleList(layers)
         self.softmax = softmax
+        self._workspace = Workspace()
+        products = sum(layer.weight.numel() for layer in layers) - 3 * width * hidden[0]
+        self._shares = products >= _SHARED_FROM
 
-    def forward(self, target: Tensor, history: Tensor, history_mask: Tensor) -> Tensor:
-        """target: (B, D). history: (B, L, D). history_mask: (B, L) bool, True = real.
+    def forward(
+        self,
+        targets: Tensor,
+        behaviours: Tensor,
+        target_of: Tensor,
+        behaviour_of: Tensor,
+        lengths: Tensor,
+    ) -> Tensor:
+        """Weigh packed histories: first the behaviours of sample 0, then of sample 1, and so on.
 
-        Returns the user's interest in the target, (B, D); zeros for an empty history.
+        targets: (T, D), behaviours: (K, D), the distinct ones of the batch. target_of: (B,) int64,
+        each sample's target. behaviour_of: (M,) int64. lengths: (B,) int64, their sum is M.
+        Returns each user's interest in the target, (B, D); zeros for an empty history.
         """
-        from_target, from_history, difference, product = self.first.weight.chunk(4, dim=1)
-        constant = nn.functional.linear(target, from_target + difference, self.first.bias)
-        scaled = target.unsqueeze(2) * product.t()  # Wp diag(q), (B, D, H)
-        hidden = torch.baddbmm(
-            constant.unsqueeze(1), history, scaled + (from_history - difference).t()
-        )
-        scores = self.rest(hidden).squeeze(2) * history.shape[2] ** -0.5
+        samples = torch.arange(len(lengths), device=lengths.device)
+        sample_of = samples.repeat_interleave(lengths, output_size=len(behaviour_of))
+        scores = self._scores(targets, behaviours, target_of[sample_of], behaviour_of)
+        scores = scores * targets.shape[1] ** -0.5
         if self.softmax:
-            scores = scores.masked_fill(~history_mask, torch.finfo(scores.dtype).min).softmax(1)
-        weights = scores.masked_fill(~history_mask, 0.0)
-        return torch.bmm(weights.unsqueeze(1), history).squeeze(1)
+            scores = _softmax_within(scores, sample_of, len(lengths))
+        return weighted_sum(scores, behaviours, behaviour_of, sample_of, len(lengths))
+
+    def _scores(
+        self, targets: Tensor, behaviours: Tensor, target_of: Tensor, behaviour_of: Tensor
+    ) -> Tensor:
+        """The unit's output for each behaviour, (M,); an equal pair is scored once."""
+        if not self._shares:
+            return pair_scores(
+                targets, behaviours, target_of, behaviour_of, self.layers, self._workspace
+            )
+        pairs, place = torch.unique(target_of * len(behaviours) + behaviour_of, return_inverse=True)
+        target_of = pairs.div(len(behaviours), rounding_mode="floor")
+        behaviour_of = pairs - target_of * len(behaviours)
+        scores = pair_scores(
+            targets, behaviours, target_of, behaviour_of, self.layers, self._workspace
+        )
+        return scores.index_select(0, place)
+
+
+def distinct(codes: Tensor, n: int) -> tuple[Tensor, Tensor]:
+    """Codes that hold all those given, and the place of each among them.
+
+    codes: any shape, int64 in 0..n-1. Returns (N,), and places of the codes' shape. Where more
+    codes are given than there are, N is n: finding which occur would cost more than it saves.
+    """
+    if codes.numel() >= n:
+        return torch.arange(n, device=codes.device), codes
+    return torch.unique(codes, return_inverse=True)
+
+
+def _softmax_within(scores: Tensor, group: Tensor, groups: int) -> Tensor:
+    """Softmax over each group. scores: (M,). group: (M,) int64 in 0..groups-1."""
+    highest = scores.new_zeros(groups).scatter_reduce(
+        0, group, scores.detach(), "amax", include_self=False
+    )
+    powers = (scores - highest[group]).exp()
+    return powers / powers.new_zeros(groups).index_add(0, group, powers)[group]
 
 
 class FieldEmbedding(nn.Module):
@@ -152,19 +206,16 @@ class FieldEmbedding(nn.Module):
 
         Returns places of the ids' shape and vectors (N, F·E): id i is vectors[places[i]].
         """
-        if ids.numel() >= self.n_ids:
-            return ids, self._vectors(None)
-        unique, places = torch.unique(ids, return_inverse=True)
+        unique, places = distinct(ids, self.n_ids)
         return places, self._vectors(unique)
 
-    def _vectors(self, ids: Tensor | None) -> Tensor:
+    def _vectors(self, ids: Tensor) -> Tensor:
         def column(name: str) -> Tensor:
-            values = getattr(self, f"column_{name}")
-            return values if ids is None else values[ids]
+            return getattr(self, f"column_{name}")[ids]
 
         parts = []
         if self.id_embedding is not None:
-            parts.append(self.id_embedding.weight if ids is None else self.id_embedding(ids))
+            parts.append(self.id_embedding(ids))
         parts += [self.embeddings[name](column(name)) for name in self._tokens]
         for name in self._token_lists:
             values = column(name)

@@ -16,18 +16,20 @@ from recbole_mars.data.schema import InteractionLog
 __all__ = ["HistoryIndex", "pad_ragged", "windows"]
 
 
-def pad_ragged(values: np.ndarray, starts: np.ndarray, lengths: np.ndarray) -> np.ndarray:
+def pad_ragged(values: np.ndarray | None, starts: np.ndarray, lengths: np.ndarray) -> np.ndarray:
     """Gather the stretches values[start : start + length] into one padded array.
 
-    values: (M,) int64. starts, lengths: (B,) int64.
+    values: (M,) int64; None stands for 0, 1, 2, ... starts, lengths: (B,) int64.
     Returns (B, max(lengths)) int64, filled on the right with -1.
     """
     width = int(lengths.max()) if len(lengths) else 0
     steps = np.arange(width, dtype=np.int64)
     real = steps < lengths[:, None]
-    padded = np.full((len(lengths), width), -1, dtype=np.int64)
-    padded[real] = values[(starts[:, None] + steps)[real]]
-    return padded
+    places = starts[:, None] + steps
+    if values is not None:
+        places = values.take(places, mode="clip") if len(values) else places
+    places[~real] = -1
+    return places
 
 
 class HistoryIndex:
@@ -44,20 +46,21 @@ class HistoryIndex:
         self.kind = kind
         self._offsets = log.offsets
         self._users = log.users
-        if kind == "all":
-            self._members = np.arange(len(log), dtype=np.int64)
-            self._before = self._members
-        else:
+        self._members: np.ndarray | None = None  # None: every row is one, and its own number
+        self._before: np.ndarray = self._offsets[:0]
+        self._user_start = self._offsets  # first member of each user
+        if kind == "positive":
             positive = log.labels > 0
             self._members = np.flatnonzero(positive)
             self._before = np.cumsum(positive) - positive  # members before each row
-        padded = np.append(self._before, len(self._members))
-        self._user_start = padded[self._offsets]  # first member of each user
+            padded = np.append(self._before, len(self._members))
+            self._user_start = padded[self._offsets]
 
     def lengths(self, rows: np.ndarray) -> np.ndarray:
         """Number of behaviours before each row, not cut. rows: (B,). Returns (B,) int64."""
         rows = np.asarray(rows, dtype=np.int64)
-        return self._before[rows] - self._user_start[self._users[rows]]
+        before = rows if self._members is None else self._before[rows]
+        return before - self._user_start[self._users[rows]]
 
     def rows_before(self, rows: np.ndarray, max_length: int) -> tuple[np.ndarray, np.ndarray]:
         """The latest max_length behaviours before each row.
@@ -69,6 +72,8 @@ class HistoryIndex:
             raise ValueError(f"max_length must be >= 1, got {max_length}")
         rows = np.asarray(rows, dtype=np.int64)
         lengths = np.minimum(self.lengths(rows), max_length)
+        if self._members is None:
+            return pad_ragged(None, rows - lengths, lengths), lengths
         return pad_ragged(self._members, self._before[rows] - lengths, lengths), lengths
 
 

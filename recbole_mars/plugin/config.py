@@ -194,6 +194,7 @@ _DIN = {
     "activation": "mars_activation",
     "attention_softmax": "mars_attention_softmax",
     "dropout": "mars_dropout",
+    "precision": "mars_precision",
     "history_labels": "history_labels",
 }
 

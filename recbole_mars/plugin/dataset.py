@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-import gzip
 import hashlib
 import os
-import shutil
-import tempfile
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-import pandas as pd
 import torch
 from recbole.config import Config
 from recbole.data.dataset import Dataset, SequentialDataset
@@ -21,6 +17,10 @@ from recbole.sampler import SeqSampler
 from recbole_mars.augmentation import Augmenter
 from recbole_mars.data import TEST, TRAIN, VALID, HistoryIndex, InteractionLog
 from recbole_mars.plugin.catalogue import ItemCatalogue, ItemFeatures
+from recbole_mars.plugin.histories import PHASE_NAMES, Histories, phases_of_first_rows
+from recbole_mars.plugin.log_rows import HistoryLengths, LogRows, RowNumbers
+from recbole_mars.plugin.reading import FlatReading
+from recbole_mars.plugin.splits import VectorizedSplits
 
 __all__ = [
     "AUGMENTERS",
@@ -34,10 +34,9 @@ __all__ = [
 ROW_FIELD = "log_row"  # the target's row in the interaction log
 BORROWED_FIELD = "borrowed_length"  # behaviours at the head of the history that a donor gave
 AUGMENTERS: dict[str, Callable[[MultimodalDataset, Config], Augmenter]] = {}  # by name
-_PHASE_NAMES = {TRAIN: "train", VALID: "valid", TEST: "test"}
 
 
-class MultimodalDataset(SequentialDataset):
+class MultimodalDataset(FlatReading, VectorizedSplits, SequentialDataset):
     """A sequential data set whose histories are gathered for each batch, not written out.
 
     RecBole stores (interactions - users) x MAX_ITEM_LIST_LENGTH numbers for every field. Here a
@@ -56,7 +55,7 @@ class MultimodalDataset(SequentialDataset):
 
     def __init__(self, config: Config) -> None:
         self._check_options(config)
-        self.histories = _Histories()
+        self.histories = Histories()
         self.phase: int | None = None  # set on each split by build()
         super().__init__(config)
         self._catalogue: ItemCatalogue | None = None
@@ -92,84 +91,6 @@ class MultimodalDataset(SequentialDataset):
             self.dataset_path = os.path.join(str(asked), self.dataset_name)
             self.config["data_path"] = self.dataset_path
 
-    # -- reading ---------------------------------------------------------------------------
-
-    def _load_inter_feat(self, token: str, dataset_path: str) -> None:
-        plain = os.path.join(dataset_path, f"{token}.inter")
-        if os.path.isfile(plain) or not os.path.isfile(f"{plain}.gz"):
-            super()._load_inter_feat(token, dataset_path)
-            return
-        with tempfile.TemporaryDirectory() as folder:
-            unpacked = os.path.join(folder, f"{token}.inter")
-            with gzip.open(f"{plain}.gz", "rb") as packed, open(unpacked, "wb") as file:
-                shutil.copyfileobj(packed, file)
-            super()._load_inter_feat(token, folder)
-
-    def _load_feat(self, filepath: str, source: Any) -> pd.DataFrame | None:
-        with open(filepath, encoding=self.config["encoding"] or "utf-8") as file:
-            header = file.readline().rstrip("\n").split(self.config["field_separator"])
-        bad = [column for column in header if column.count(":") != 1]
-        if bad:
-            raise ValueError(
-                f"{filepath}: column {bad[0]!r} must be named name:type (token, token_seq, float "
-                "or float_seq), separated by tabs; see RecBole's atomic files"
-            )
-        return super()._load_feat(filepath, source)
-
-    def _data_filtering(self) -> None:
-        for field in (self.uid_field, self.iid_field, self.time_field):
-            if field not in self.inter_feat:
-                raise ValueError(
-                    f"{self.dataset_name}.inter must have the column {field!r}, found "
-                    f"{list(self.inter_feat)}; add it to load_col or set the field's name"
-                )
-        for field in (self.uid_field, self.iid_field):
-            missing = self.inter_feat.index[self.inter_feat[field].isnull()]
-            if len(missing):
-                raise ValueError(
-                    f"{self.dataset_name}.inter: {len(missing)} rows have no {field}, the first in "
-                    f"line {missing[0] + 2}; an id that is empty or reads as missing (nan, NULL, "
-                    "NA, None) must be renamed"
-                )
-        self._handle_duplicates()
-        super()._data_filtering()
-
-    def _handle_duplicates(self) -> None:
-        how = self.config["duplicates"]
-        key = [self.uid_field, self.iid_field, self.time_field]
-        repeated = self.inter_feat.duplicated(key, keep="last")
-        if how == "keep" or not repeated.any():
-            return
-        first = self.inter_feat.loc[repeated, key].iloc[0].tolist()
-        found = (
-            f"{int(repeated.sum())} rows repeat the user, item and time of another, "
-            f"the first: {dict(zip(key, first))}"
-        )
-        if how == "error":
-            raise ValueError(
-                f"{self.dataset_name}.inter: {found}. A repeated row shows a target in its own "
-                "history; remove them, or set duplicates: drop (the last is kept) or keep"
-            )
-        self.logger.warning(f"{found}; dropped, the last of each is kept (duplicates: drop)")
-        self.inter_feat = self.inter_feat[~repeated]
-
-    # -- histories -------------------------------------------------------------------------
-
-    def _change_feat_format(self) -> None:
-        # RecBole casts times to float32 before it sorts, 64-second steps at today's epoch:
-        # the order is settled here, in 64 bit, ties in file order.
-        self.inter_feat = self.inter_feat.sort_values(
-            [self.uid_field, self.time_field], kind="stable", ignore_index=True
-        )
-        super()._change_feat_format()
-
-    def _dataframe_to_interaction(self, data: pd.DataFrame) -> Interaction:
-        interaction = super()._dataframe_to_interaction(data)
-        if self.time_field in data and self.time_field not in self.config["numerical_features"]:
-            times = data[self.time_field].to_numpy(dtype=np.float64)
-            interaction[self.time_field] = torch.from_numpy(times.copy())
-        return interaction
-
     def data_augmentation(self) -> None:
         """Keep the interactions as flat columns; the targets are those with enough history."""
         self._aug_presets()
@@ -193,14 +114,12 @@ class MultimodalDataset(SequentialDataset):
         single = int((np.diff(log.offsets) == 1).sum())
         if single and self.config["min_history"]:
             self.logger.info(f"{single} users have one interaction: history for no target")
-        feat = Interaction({name: column[targets] for name, column in columns.items()})
+        lengths = HistoryLengths(HistoryIndex(log, self.config["history"]), self.max_item_list_len)
+        extra: dict[str, Any] = {ROW_FIELD: RowNumbers(), self.item_list_length_field: lengths}
+        self.inter_feat = LogRows(torch.from_numpy(targets), {**columns, **extra})
         if self.lean:
             columns.setdefault(self.label_field, labels)
-        self.histories.set_log(log, columns, self.config["history"])
-        feat[ROW_FIELD] = torch.from_numpy(targets)
-        length = np.minimum(self.histories.index.lengths(targets), self.max_item_list_len)
-        feat[self.item_list_length_field] = torch.from_numpy(length)
-        self.inter_feat = feat
+        self.histories.set_log(log, columns, lengths.index)
 
     def build(self) -> list[MultimodalDataset]:
         """The training, validation and test sets, which share one log of behaviours."""
@@ -209,7 +128,13 @@ class MultimodalDataset(SequentialDataset):
         for phase, split in enumerate(splits):
             split.phase = phase
             phases[split.inter_feat[ROW_FIELD].numpy()] = phase
-        self.histories.set_phases(_phases_of_first_rows(self.histories.log, phases))
+            sampling = self.config[f"{PHASE_NAMES[phase]}_neg_sample_args"]["distribution"]
+            if phase != TRAIN and sampling == "none":
+                # An order of evaluation in which a batch asks for few items: our models score
+                # an equal pair of target and behaviour once.
+                order = torch.argsort(split.inter_feat[self.iid_field], stable=True)
+                split.inter_feat = split.inter_feat[order]
+        self.histories.set_phases(phases_of_first_rows(self.histories.log, phases))
         self._check_labels()
         if self.config["augmentation"] != "none" and not self.lean:
             self.prepare_augmentation()
@@ -246,8 +171,8 @@ class MultimodalDataset(SequentialDataset):
         return self.histories.log
 
     def __getitem__(self, index: Any, join: bool = True) -> Interaction:
-        index = torch.as_tensor(np.asarray(index)) if not isinstance(index, slice) else index
-        batch = Interaction({name: self.inter_feat[name][index] for name in self.inter_feat})
+        picked = self.inter_feat[index]
+        batch = Interaction({name: picked[name] for name in picked})
         if ROW_FIELD not in batch:
             return self.join(batch) if join else batch
         self._add_histories(batch)
@@ -261,10 +186,10 @@ class MultimodalDataset(SequentialDataset):
         )
         if not self._trims():
             missing = self.max_item_list_len - positions.shape[1]
-            positions = torch.nn.functional.pad(positions, (0, missing), value=-1)
+            positions = np.pad(positions, ((0, 0), (0, missing)), constant_values=-1)
         batch[self.item_list_length_field] = lengths
         for name, list_name in self._list_fields().items():
-            batch[list_name] = self.histories.column(name)[positions]
+            batch[list_name] = self.histories.read(name, positions)
         if self.lean:
             batch[BORROWED_FIELD] = borrowed
 
@@ -273,7 +198,7 @@ class MultimodalDataset(SequentialDataset):
         users where it samples negatives for evaluation."""
         if self.phase not in (VALID, TEST):
             return self.lean
-        arguments = self.config[f"{_PHASE_NAMES[self.phase]}_neg_sample_args"]
+        arguments = self.config[f"{PHASE_NAMES[self.phase]}_neg_sample_args"]
         return self.lean and arguments["sample_num"] == "none"
 
     def fingerprint(self) -> str:
@@ -328,65 +253,3 @@ class DIENMultimodalDataset(MultimodalDataset):
         negatives = self.seq_sampler.sample_neg_sequence(self.inter_feat[self.iid_field])
         super().data_augmentation()
         self.histories.columns[self.config["NEG_PREFIX"] + self.iid_field] = negatives
-
-
-class _Histories:
-    """What the splits of a data set share: the log, its columns, the augmenter."""
-
-    def __init__(self) -> None:
-        self.log: InteractionLog
-        self.index: HistoryIndex
-        self.columns: dict[str, torch.Tensor] = {}
-        self.augmenter: Augmenter | None = None
-        self._padded: dict[str, torch.Tensor] = {}
-
-    def set_log(self, log: InteractionLog, columns: dict[str, torch.Tensor], kind: str) -> None:
-        self.log = log
-        self.columns = columns
-        self.index = HistoryIndex(log, kind)
-
-    def set_phases(self, phases: np.ndarray) -> None:
-        log = self.log
-        self.log = InteractionLog(
-            log.users, log.items, log.labels, log.times, phases, log.n_users, log.n_items
-        )
-
-    def column(self, name: str) -> torch.Tensor:
-        """A column with one more row of zeros, which position -1 reads."""
-        if name not in self._padded:
-            values = self.columns[name]
-            self._padded[name] = torch.cat([values, values.new_zeros(1, *values.shape[1:])])
-        return self._padded[name]
-
-    def gather(
-        self, rows: np.ndarray, max_length: int, phase: int | None
-    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """Positions (B, L) padded with -1, their lengths (B,) and how many are borrowed (B,)."""
-        positions, own = self.index.rows_before(rows, max_length)
-        lengths = own
-        if self.augmenter is not None and phase is not None:
-            positions, lengths = self.augmenter.augment(
-                rows, positions, own, max_length, _PHASE_NAMES[phase]
-            )
-        if positions.shape[1] == 0:  # nobody has a history: one padded place keeps shapes simple
-            positions = np.full((len(rows), 1), -1, dtype=np.int64)
-        as_tensor = torch.from_numpy
-        return as_tensor(positions), as_tensor(lengths), as_tensor(lengths - own)
-
-
-def _phases_of_first_rows(log: InteractionLog, phases: np.ndarray) -> np.ndarray:
-    """Give rows that are no targets a split: that of the user's next row, or by time.
-
-    A first behaviour belongs to training if the user's next one does, or if it is no later than
-    the last training target; else it is as late as the split that it falls into.
-    """
-    result = phases.copy()
-    unset = np.flatnonzero(phases < 0)
-    following = np.minimum(unset + 1, len(log) - 1)
-    same_user = log.users[following] == log.users[unset]
-    latest = [log.times[phases == phase].max(initial=-np.inf) for phase in (TRAIN, VALID)]
-    by_time = np.where(
-        log.times[unset] <= latest[0], TRAIN, np.where(log.times[unset] <= latest[1], VALID, TEST)
-    )
-    result[unset] = np.where(same_user & (phases[following] == TRAIN), TRAIN, by_time)
-    return result

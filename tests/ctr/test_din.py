@@ -35,39 +35,57 @@ def batch(size=5, length=7):
     }
 
 
+def concatenated(unit, target, behaviours):
+    """Interest of one sample with [q, k, q - k, q·k] built in full, a behaviour at a time."""
+    scores = []
+    for k in behaviours:
+        hidden = torch.cat([target, k, target - k, target * k])
+        for layer in unit.layers[:-1]:
+            hidden = layer(hidden).sigmoid()
+        scores.append(unit.layers[-1](hidden)[0] / len(target) ** 0.5)
+    if not scores:
+        return torch.zeros_like(target)
+    weights = torch.stack(scores)
+    weights = weights.softmax(0) if unit.softmax else weights
+    return (weights.unsqueeze(1) * behaviours).sum(0)
+
+
+@pytest.mark.parametrize("shares", [False, True])
 @pytest.mark.parametrize("softmax", [False, True])
-def test_factored_attention_equals_the_concatenation(softmax):
-    """[q, k, q - k, q·k] built in full, one behaviour at a time, in float64."""
+def test_packed_factored_attention_equals_the_concatenation(softmax, shares):
     torch.manual_seed(0)
     attention = TargetAttention(6, (5, 4), softmax).double()
-    target, history = torch.randn(3, 6).double(), torch.randn(3, 4, 6).double()
-    mask = torch.tensor([[1, 1, 1, 1], [1, 0, 0, 0], [0, 0, 0, 0]]).bool()
-    layers = [attention.first, *attention.rest]
-    expected = torch.zeros(3, 6).double()
-    for b in range(3):
-        scores = []
-        for k in history[b][mask[b]]:
-            hidden = torch.cat([target[b], k, target[b] - k, target[b] * k])
-            for layer in layers:
-                for part in layer if isinstance(layer, nn.Sequential) else [layer]:
-                    hidden = part(hidden)
-            scores.append(hidden[0] / 6**0.5)
-        if scores:
-            weights = torch.stack(scores)
-            weights = weights.softmax(0) if softmax else weights
-            expected[b] = (weights.unsqueeze(1) * history[b][mask[b]]).sum(0)
-    torch.testing.assert_close(attention(target, history, mask), expected)
+    attention._shares = shares
+    targets, behaviours = torch.randn(3, 6).double(), torch.randn(4, 6).double()
+    lengths = torch.tensor([5, 1, 0, 2])
+    target_of = torch.tensor([2, 0, 1, 2])
+    behaviour_of = torch.tensor([3, 1, 1, 0, 3, 2, 3, 3])  # pairs occur twice, within and across
+    expected = torch.stack(
+        [
+            concatenated(attention, targets[t], behaviours[stretch])
+            for t, stretch in zip(target_of, behaviour_of.split(lengths.tolist()))
+        ]
+    )
+    found = attention(targets, behaviours, target_of, behaviour_of, lengths)
+    torch.testing.assert_close(found, expected)
 
 
-def test_attention_gradients():
+@pytest.mark.parametrize("shares", [False, True])
+def test_attention_gradients(shares):
     torch.manual_seed(0)
-    attention = TargetAttention(3, (4,)).double()
-    mask = torch.tensor([[True, True], [True, False]])
+    attention = TargetAttention(3, (4, 2), softmax=True).double()
+    attention._shares = shares
+    places = torch.tensor([1, 0, 1]), torch.tensor([0, 2, 2, 1, 0]), torch.tensor([2, 0, 3])
     inputs = (
         torch.randn(2, 3, dtype=torch.float64, requires_grad=True),
-        torch.randn(2, 2, 3, dtype=torch.float64, requires_grad=True),
+        torch.randn(3, 3, dtype=torch.float64, requires_grad=True),
     )
-    assert torch.autograd.gradcheck(lambda q, k: attention(q, k, mask), inputs)
+    assert torch.autograd.gradcheck(lambda q, k: attention(q, k, *places), inputs)
+
+
+def test_a_large_unit_shares_equal_pairs():
+    assert TargetAttention(10, (256, 256, 256))._shares
+    assert not TargetAttention(10, (80, 40))._shares
 
 
 def test_field_embedding_by_hand():
@@ -166,6 +184,8 @@ def test_bad_input_is_refused():
         DINSettings(dnn_hidden=())
     with pytest.raises(ValueError, match="dropout"):
         DINSettings(dropout=1.0)
+    with pytest.raises(ValueError, match="precision must be"):
+        DINSettings(precision="float16")
     with pytest.raises(ValueError, match="year must have"):
         FieldEmbedding(N_ITEMS + 1, 4, **item_fields())
     with pytest.raises(ValueError, match="at least one field"):

@@ -14,7 +14,8 @@ from recbole.data.dataset import SequentialDataset
 from recbole_mars import MARS
 from recbole_mars.data import TEST, TRAIN, VALID, InteractionLog
 from recbole_mars.evaluation import HIGH, LOW
-from recbole_mars.plugin.dataset import ROW_FIELD, _phases_of_first_rows
+from recbole_mars.plugin.dataset import ROW_FIELD
+from recbole_mars.plugin.histories import phases_of_first_rows
 from recbole_mars.plugin.metrics import user_groups
 
 
@@ -191,7 +192,7 @@ def test_nothing_leaks_into_a_history(tiny, changes):
         loader._dataset.prepare_augmentation()
         rows = loader._dataset.inter_feat[ROW_FIELD].numpy()
         positions, lengths, lent = data.histories.gather(rows, 30, loader._dataset.phase)
-        for row, history, length, n in zip(rows, positions.numpy(), lengths.numpy(), lent.numpy()):
+        for row, history, length, n in zip(rows, positions, lengths.numpy(), lent.numpy()):
             prefix, own = history[:n], history[n:length]
             assert (log.users[own] == log.users[row]).all()
             assert (own < row).all()
@@ -215,7 +216,7 @@ def test_first_behaviours_belong_to_the_split_that_their_time_is_in():
     log = InteractionLog(users, users, np.ones(9, "f4"), times, np.zeros(9, "i1"), 5, 5)
     # Training ends at 2, validation at 12: user 2 begins in validation, users 3 in the test
     # period, user 4's only behaviour at 5 falls into validation.
-    assert _phases_of_first_rows(log, phases).tolist() == [0, 0, 1, 1, 1, 2, 2, 2, 1]
+    assert phases_of_first_rows(log, phases).tolist() == [0, 0, 1, 1, 1, 2, 2, 2, 1]
 
 
 @pytest.mark.parametrize("bucketed", [False, True])

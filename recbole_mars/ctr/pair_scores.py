@@ -1,0 +1,221 @@
+"""The local activation unit on pairs, in pieces that fit the cache, with its own backward pass.
+
+Written as layers, the unit reads and writes a (behaviours x H) tensor for each product, sigmoid
+and gradient. On a CPU such tensors leave the cache, and fresh memory for them costs more time
+than the sums. Here a few thousand pairs at a time pass through all layers, in place; the
+activations that the backward pass needs go into memory that is kept from step to step.
+
+Dimension letters: P pairs, T targets, K behaviours, D width of an item vector, H hidden width.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
+
+__all__ = ["Workspace", "pair_scores"]
+
+_PIECE = {"cpu": 1 << 20}  # numbers of the widest layer in a piece: 4 MB in float32
+_PIECE_ELSEWHERE = 1 << 27  # a GPU wants large products
+_KEPT = 1 << 30  # bytes of activations kept for the backward pass; the others are computed again
+
+
+class Workspace:
+    """Memory for activations, handed from one step to the next.
+
+    A copy or a pickle of it is empty.
+    """
+
+    def __init__(self) -> None:
+        self._free: Tensor | None = None
+
+    def take(self, size: int, like: Tensor) -> Tensor:
+        """A flat tensor of that many numbers, of like's type and device, values undefined."""
+        free, self._free = self._free, None
+        if free is None or free.dtype != like.dtype or free.device != like.device:
+            free = like.new_empty(0)
+        # Somewhat more than asked for: the next batch may have a few pairs more.
+        return free if len(free) >= size else like.new_empty(size + size // 8)
+
+    def give_back(self, memory: Tensor) -> None:
+        self._free = memory
+
+    def __reduce__(self) -> tuple[type[Workspace], tuple[()]]:
+        return Workspace, ()
+
+
+def pair_scores(
+    targets: Tensor,
+    behaviours: Tensor,
+    target_of: Tensor,
+    behaviour_of: Tensor,
+    layers: Iterable[nn.Module],
+    workspace: Workspace | None = None,
+) -> Tensor:
+    """Score pairs by an MLP over [q, k, q - k, q·k], q a target and k a behaviour (DIN, eq. 3).
+
+    Its first layer is linear, so W[q, k, q - k, q·k] = (Wq + Wd) q + (Wk - Wd) k + Wp (q·k): the
+    first two are found once a target and once a behaviour, only the third once a pair.
+
+    targets: (T, D). behaviours: (K, D). target_of, behaviour_of: (P,) int64, the pairs. layers:
+    of widths 4D to H, H to H and so on, a sigmoid between each two, the last of width 1.
+    workspace: reused memory, on a CPU worth a third of the time.
+    Under autocast the products are computed in its type and summed in float32.
+    Returns (P,), of the type of targets. It can be differentiated once.
+    """
+    device = targets.device.type
+    dtype = targets.dtype
+    if torch.is_autocast_enabled(device):
+        dtype = torch.get_autocast_dtype(device)
+    with torch.autocast(device, enabled=False):
+        parameters: list[Any] = [p for layer in layers for p in (layer.weight, layer.bias)]
+        weight, bias, *rest = parameters
+        from_target, from_behaviour, difference, product = weight.chunk(4, dim=1)
+        constant = nn.functional.linear(targets, from_target + difference, bias)
+        varying = nn.functional.linear(behaviours, from_behaviour - difference)
+        keep = torch.is_grad_enabled()
+        plan = _Plan(target_of, behaviour_of, dtype, workspace or Workspace(), keep)
+        return _PairScores.apply(plan, constant, varying, targets, behaviours, product, *rest)
+
+
+class _Plan(NamedTuple):
+    target_of: Tensor
+    behaviour_of: Tensor
+    dtype: torch.dtype
+    workspace: Workspace
+    keep: bool
+
+
+class _Unit:
+    """The unit with its weights in the type of computation."""
+
+    def __init__(self, plan: _Plan, tensors: Sequence[Tensor]) -> None:
+        cast = [tensor.to(plan.dtype).contiguous() for tensor in tensors]  # oneDNN is slow else
+        self.plan = plan
+        self.constant, self.varying, self.targets, self.behaviours, self.product = cast[:5]
+        self.weights, self.biases = cast[5::2], cast[6::2]
+        self.widths = [len(self.product), *(len(weight) for weight in self.weights[:-1])]
+        self.n_pairs = len(plan.target_of)
+        limit = _PIECE.get(self.product.device.type, _PIECE_ELSEWHERE)
+        self.piece = max(1, min(limit // max(self.widths), self.n_pairs))
+
+    def pieces(self) -> Iterator[tuple[int, int]]:
+        for begin in range(0, self.n_pairs, self.piece):
+            yield begin, min(begin + self.piece, self.n_pairs)
+
+    def vectors(self, begin: int, end: int) -> tuple[Tensor, Tensor]:
+        """Target and behaviour of each pair of a piece, both (n, D)."""
+        return (
+            self.targets.index_select(0, self.plan.target_of[begin:end]),
+            self.behaviours.index_select(0, self.plan.behaviour_of[begin:end]),
+        )
+
+    def activate(self, begin: int, end: int, hidden: Sequence[Tensor]) -> None:
+        """Write what each layer's sigmoid gives to hidden, one (n, H) a layer."""
+        target, behaviour = self.vectors(begin, end)
+        sums = _linear(target.mul_(behaviour), self.product)
+        sums.add_(self.constant.index_select(0, self.plan.target_of[begin:end]))
+        sums.add_(self.varying.index_select(0, self.plan.behaviour_of[begin:end]))
+        torch.sigmoid(sums, out=hidden[0])
+        for before, after, weight, bias in zip(hidden, hidden[1:], self.weights, self.biases):
+            torch.sigmoid(_linear(before, weight, bias), out=after)
+
+
+class _PairScores(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, plan: _Plan, *tensors: Tensor) -> Tensor:
+        unit = _Unit(plan, tensors)
+        scores = unit.product.new_empty(unit.n_pairs)
+        row = sum(unit.widths)
+        kept_pairs = 0
+        if plan.keep:
+            kept_pairs = _KEPT // (row * scores.element_size()) // unit.piece * unit.piece
+            kept_pairs = min(unit.n_pairs, kept_pairs)
+        shared = unit.piece if kept_pairs < unit.n_pairs else 0  # by all pieces that are not kept
+        kept = plan.workspace.take((kept_pairs + shared) * row, scores)
+        for begin, end in unit.pieces():
+            hidden = _slots(kept, min(begin, kept_pairs), end - begin, unit.widths)
+            unit.activate(begin, end, hidden)
+            torch.mv(hidden[-1], unit.weights[-1][0], out=scores[begin:end])
+        scores += unit.biases[-1]
+        ctx.plan, ctx.kept_pairs, ctx.kept = plan, kept_pairs, kept
+        ctx.save_for_backward(*tensors)
+        if not plan.keep:
+            plan.workspace.give_back(kept)
+        return scores.to(tensors[0].dtype)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        tensors, plan = ctx.saved_tensors, ctx.plan
+        unit = _Unit(plan, tensors)
+        kept, kept_pairs = ctx.kept, ctx.kept_pairs
+        if kept is None:  # a second backward pass: the first has handed the memory on
+            kept, kept_pairs = unit.product.new_empty(unit.piece * sum(unit.widths)), 0
+        sums = [torch.zeros_like(tensor) for tensor in tensors]
+        d_constant, d_varying, d_targets, d_behaviours, d_product = sums[:5]
+        d_weights, d_biases = sums[5::2], sums[6::2]
+        d_biases[-1] += gradient.sum()
+        for begin, end in unit.pieces():
+            hidden = _slots(kept, min(begin, kept_pairs), end - begin, unit.widths)
+            if begin >= kept_pairs:
+                unit.activate(begin, end, hidden)
+            slope = gradient[begin:end].to(plan.dtype)
+            d_weights[-1][0] += torch.mv(hidden[-1].t(), slope)
+            d = slope.unsqueeze(1) * unit.weights[-1]
+            for i in reversed(range(len(hidden))):
+                torch.ops.aten.sigmoid_backward.grad_input(d, hidden[i], grad_input=d)
+                if i > 0:
+                    d_weights[i - 1] += _gram(d, hidden[i - 1])
+                    d_biases[i - 1] += d.sum(0)
+                    d = _linear(d, unit.weights[i - 1].t())
+            target_of, behaviour_of = plan.target_of[begin:end], plan.behaviour_of[begin:end]
+            target, behaviour = unit.vectors(begin, end)
+            d_product += _gram(d, target * behaviour)
+            d_both = _linear(d, unit.product.t())
+            exact = d.to(d_constant.dtype)
+            d_constant.index_add_(0, target_of, exact)
+            d_varying.index_add_(0, behaviour_of, exact)
+            d_targets.index_add_(0, target_of, behaviour.mul_(d_both).to(d_targets.dtype))
+            d_behaviours.index_add_(0, behaviour_of, target.mul_(d_both).to(d_behaviours.dtype))
+        if ctx.kept is not None:
+            plan.workspace.give_back(kept)
+            ctx.kept = None
+        return (None, *sums)
+
+
+def _slots(memory: Tensor, first: int, n: int, widths: Sequence[int]) -> list[Tensor]:
+    """Places of n pairs' activations, (n, H) for each layer; those of a piece lie together."""
+    place = first * sum(widths)
+    slots = []
+    for width in widths:
+        slots.append(memory[place : place + n * width].view(n, width))
+        place += n * width
+    return slots
+
+
+# oneDNN's product, the one that torch.compile calls. torch.mm asks MKL instead, which on an AMD
+# processor leaves half the vector width unused.
+_onednn: Any = getattr(torch.ops.mkldnn, "_linear_pointwise", None)
+
+
+def _by_onednn(x: Tensor) -> bool:
+    return _onednn is not None and x.device.type == "cpu" and x.dtype == torch.float32
+
+
+def _linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    """x weight^T + bias. x: (n, A). weight: (B, A). Returns (n, B)."""
+    if _by_onednn(x):
+        return _onednn(x, weight, bias, "none", [], "")
+    return nn.functional.linear(x, weight, bias)
+
+
+def _gram(left: Tensor, right: Tensor) -> Tensor:
+    """left^T right. left: (n, A). right: (n, B). Returns (A, B)."""
+    if _by_onednn(left):
+        return _onednn(left.t(), right.t(), None, "none", [], "")
+    return torch.mm(left.t(), right)

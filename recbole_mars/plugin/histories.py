@@ -1,0 +1,72 @@
+"""Histories of a data set's targets: shared by its splits, gathered for each batch."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+
+from recbole_mars.augmentation import Augmenter
+from recbole_mars.data import TEST, TRAIN, VALID, HistoryIndex, InteractionLog
+
+__all__ = ["PHASE_NAMES", "Histories", "phases_of_first_rows"]
+
+PHASE_NAMES = {TRAIN: "train", VALID: "valid", TEST: "test"}
+
+
+class Histories:
+    """What the splits of a data set share: the log, its columns, the augmenter."""
+
+    def __init__(self) -> None:
+        self.log: InteractionLog
+        self.index: HistoryIndex
+        self.columns: dict[str, torch.Tensor] = {}
+        self.augmenter: Augmenter | None = None
+
+    def set_log(
+        self, log: InteractionLog, columns: dict[str, torch.Tensor], index: HistoryIndex
+    ) -> None:
+        self.log, self.columns, self.index = log, columns, index
+
+    def set_phases(self, phases: np.ndarray) -> None:
+        log = self.log
+        self.log = InteractionLog(
+            log.users, log.items, log.labels, log.times, phases, log.n_users, log.n_items
+        )
+
+    def read(self, name: str, positions: np.ndarray) -> torch.Tensor:
+        """A column at some rows of the log, zero where the row is -1."""
+        values = self.columns[name].numpy().take(positions, axis=0, mode="clip")
+        values[positions < 0] = 0
+        return torch.from_numpy(values)
+
+    def gather(
+        self, rows: np.ndarray, max_length: int, phase: int | None
+    ) -> tuple[np.ndarray, torch.Tensor, torch.Tensor]:
+        """Positions (B, L) padded with -1, their lengths (B,) and how many are borrowed (B,)."""
+        positions, own = self.index.rows_before(rows, max_length)
+        lengths = own
+        if self.augmenter is not None and phase is not None:
+            positions, lengths = self.augmenter.augment(
+                rows, positions, own, max_length, PHASE_NAMES[phase]
+            )
+        if positions.shape[1] == 0:  # nobody has a history: one padded place keeps shapes simple
+            positions = np.full((len(rows), 1), -1, dtype=np.int64)
+        return positions, torch.from_numpy(lengths), torch.from_numpy(lengths - own)
+
+
+def phases_of_first_rows(log: InteractionLog, phases: np.ndarray) -> np.ndarray:
+    """Give rows that are no targets a split: that of the user's next row, or by time.
+
+    A first behaviour belongs to training if the user's next one does, or if it is no later than
+    the last training target; else it is as late as the split that it falls into.
+    """
+    result = phases.copy()
+    unset = np.flatnonzero(phases < 0)
+    following = np.minimum(unset + 1, len(log) - 1)
+    same_user = log.users[following] == log.users[unset]
+    latest = [log.times[phases == phase].max(initial=-np.inf) for phase in (TRAIN, VALID)]
+    by_time = np.where(
+        log.times[unset] <= latest[0], TRAIN, np.where(log.times[unset] <= latest[1], VALID, TEST)
+    )
+    result[unset] = np.where(same_user & (phases[following] == TRAIN), TRAIN, by_time)
+    return result
