@@ -5,40 +5,53 @@ Dimension letters: B batch, L length, N distinct rows, D width.
 
 from __future__ import annotations
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-__all__ = ["CrossAttention", "attend", "place", "visible_positions"]
+__all__ = ["CrossAttention", "attend", "check_padding", "place"]
 
 
-def visible_positions(mask: Tensor, rule: str) -> Tensor:
-    """Which real positions each position sees.
+def check_padding(mask: Tensor) -> None:
+    """Raise ValueError unless all padding is on the right. mask: (B, L) bool, True = real."""
+    if (mask[:, 1:] & ~mask[:, :-1]).any():
+        raise ValueError(
+            "mask must have its padding on the right, got a real position after a padded one; "
+            "move the behaviours to the front"
+        )
 
-    rule: "inclusive" (itself and those before), "exclusive" (only those before) or "full" (all).
-    mask: (B, L) bool, True = real. Returns (B, L, L) bool: [b, t, s] is True where t sees s.
-    Raises ValueError for an unknown rule.
+
+def attend(
+    queries: Tensor,
+    keys: Tensor,
+    values: Tensor,
+    mask: Tensor,
+    rule: str,
+    scale: float | None = None,
+) -> Tensor:
+    """Scaled dot-product attention, softmax(scale Q K^T) V over what each position sees.
+
+    queries, keys, values: (B, L, D). mask: (B, L) bool, True = real, padded on the right: then
+    no real position has padding before it, and the causal rules need no mask. rule: "inclusive"
+    (a position sees itself and those before), "exclusive" (only those before) or "full" (all).
+    scale: 1 / sqrt(D) if not given.
+
+    Returns (B, L, D): zeros, without gradient, for a position that sees nothing; those of padded
+    positions mean nothing. Raises ValueError for an unknown rule.
     """
-    batch, length = mask.shape
-    if rule == "full":
-        return mask[:, None, :].expand(batch, length, length)
-    diagonals = {"inclusive": 0, "exclusive": -1}
-    if rule not in diagonals:
+    if rule == "exclusive":  # what the position before it sees by itself
+        q, k, v = queries[:, 1:], keys[:, :-1], values[:, :-1]
+        return F.pad(attend(q, k, v, mask[:, 1:], "inclusive", scale), (0, 0, 1, 0))
+    # torch's kernels that keep no (B, L, L) in memory want a dimension of heads.
+    q, k, v = queries[:, None], keys[:, None], values[:, None]
+    if rule == "inclusive":
+        return F.scaled_dot_product_attention(q, k, v, is_causal=True, scale=scale).squeeze(1)
+    if rule != "full":
         raise ValueError(f"rule must be 'inclusive', 'exclusive' or 'full', got {rule!r}")
-    order = torch.ones(length, length, dtype=torch.bool, device=mask.device)
-    return order.tril(diagonals[rule]) & mask[:, None, :]
-
-
-def attend(queries: Tensor, keys: Tensor, values: Tensor, visible: Tensor) -> Tensor:
-    """Scaled dot-product attention, softmax(Q K^T / sqrt(d_k)) V over what is visible.
-
-    queries, keys: (B, L, Dk). values: (B, L, D). visible: (B, L, L) bool.
-    Returns (B, L, D): zeros, without gradient, for a position that sees nothing.
-    """
-    blind = ~visible.any(-1, keepdim=True)
+    blind = ~mask.any(1)[:, None, None]
     # A softmax over nothing is NaN, and so is its gradient: the blind look, and are not heard.
-    attended = F.scaled_dot_product_attention(queries, keys, values, attn_mask=visible | blind)
-    return attended.masked_fill(blind, 0.0)
+    visible = (mask[:, None, :] | blind)[:, None]
+    attended = F.scaled_dot_product_attention(q, k, v, attn_mask=visible, scale=scale)
+    return attended.squeeze(1).masked_fill(blind, 0.0)
 
 
 def place(rows: Tensor, positions: Tensor | None) -> Tensor:
@@ -55,6 +68,9 @@ class CrossAttention(nn.Module):
     Queries and keys may come as sequences (B, L, D), or as the N distinct rows that the
     sequences are made of with their positions: each row is then projected once, however often
     it occurs, which in a batch of histories saves most of the work.
+
+    Sequences of keys that are narrower than the attention are attended in their own width:
+    (Q W_q)(K W_k)^T = (Q W_q W_k^T) K^T, and A (K W_v) = (A K) W_v.
     """
 
     def __init__(self, query_width: int, key_width: int, width: int) -> None:
@@ -64,15 +80,25 @@ class CrossAttention(nn.Module):
         self.value = nn.Linear(key_width, width, bias=False)
 
     def forward(
-        self, queries: Tensor, keys: Tensor, visible: Tensor, positions: Tensor | None = None
+        self,
+        queries: Tensor,
+        keys: Tensor,
+        mask: Tensor,
+        rule: str,
+        positions: Tensor | None = None,
     ) -> Tensor:
-        """queries, keys: (B, L, D), or (N, D) with positions (B, L). visible: (B, L, L) bool.
+        """queries, keys: (B, L, D), or (N, D) with positions (B, L). mask, rule: as in attend.
 
         Returns (B, L, width).
         """
+        width, key_width = self.key.weight.shape
+        if positions is None and key_width < width:
+            queries = F.linear(queries, self.key.weight.T @ self.query.weight)
+            return self.value(attend(queries, keys, keys, mask, rule, width**-0.5))
         return attend(
             place(self.query(queries), positions),
             place(self.key(keys), positions),
             place(self.value(keys), positions),
-            visible,
+            mask,
+            rule,
         )

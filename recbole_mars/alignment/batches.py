@@ -56,6 +56,18 @@ class Stretches(NamedTuple):
         rows = np.where(real, rows, -1)
         return rows, (rows >= self.firsts[batch, None]) & self.counted[rows]
 
+    def one_per_target(self, batch: np.ndarray) -> Stretches:
+        """The targets of a batch of stretches, each at the end of a stretch of its own.
+
+        One sample an interaction, as MARS is printed: with causal attention the same loss and
+        gradients as of the stretches themselves, and many times their cost. Used by the test
+        and the benchmark that say so. A target keeps the history that it has in its stretch.
+        """
+        rows, counted = self.rows(batch)
+        targets = rows[counted]
+        starts = np.repeat(self.starts[batch], counted.sum(1))
+        return Stretches(starts, targets + 1 - starts, targets, self.counted)
+
 
 def batches_by_length(
     lengths: np.ndarray, size: int, generator: np.random.Generator | None = None

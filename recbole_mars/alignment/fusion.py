@@ -25,13 +25,18 @@ class CrossModalFusion(nn.Module):
         self.norm = nn.LayerNorm(width)
 
     def forward(
-        self, image: Tensor, text: Tensor, visible: Tensor, positions: Tensor | None = None
+        self,
+        image: Tensor,
+        text: Tensor,
+        mask: Tensor,
+        rule: str,
+        positions: Tensor | None = None,
     ) -> Tensor:
-        """image, text: (B, L, D), or (N, D) with positions (B, L). visible: (B, L, L) bool.
+        """image, text: (B, L, D), or (N, D) with positions (B, L). mask, rule: as in attend.
 
         Returns (B, L, D).
         """
-        attended = self.attention(image, text, visible, positions)
+        attended = self.attention(image, text, mask, rule, positions)
         return self.norm(place(image, positions) + attended)
 
 
@@ -51,7 +56,7 @@ class CollaborativeFusion(nn.Module):
         self.attention = CrossAttention(width, id_width, width)
         self.norm = nn.LayerNorm(width) if residual else None
 
-    def forward(self, fused: Tensor, ids: Tensor, visible: Tensor) -> Tensor:
-        """fused: (B, L, D). ids: (B, L, id_width). visible: (B, L, L) bool. Returns (B, L, D)."""
-        attended = self.attention(fused, ids, visible)
+    def forward(self, fused: Tensor, ids: Tensor, mask: Tensor, rule: str) -> Tensor:
+        """fused: (B, L, D). ids: (B, L, id_width). mask, rule: as in attend. Returns (B, L, D)."""
+        attended = self.attention(fused, ids, mask, rule)
         return attended if self.norm is None else self.norm(fused + attended)

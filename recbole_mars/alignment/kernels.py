@@ -10,7 +10,14 @@ from typing import Union
 import torch
 from torch import Tensor
 
-__all__ = ["Bandwidth", "check_bandwidth", "choose_bandwidth", "median_bandwidth", "rbf_kernel"]
+__all__ = [
+    "Bandwidth",
+    "check_bandwidth",
+    "choose_bandwidth",
+    "median_bandwidth",
+    "rbf_kernel",
+    "self_kernel",
+]
 
 Bandwidth = Union[float, str]  # a positive number, or "median"
 
@@ -28,6 +35,21 @@ def rbf_kernel(x: Tensor, y: Tensor, bandwidth: float | Tensor) -> Tensor:
     return torch.exp(-_squared_distances(x, y) / (2 * bandwidth**2))
 
 
+def self_kernel(x: Tensor, bandwidth: Bandwidth) -> tuple[Tensor, float | Tensor]:
+    """rbf_kernel(x, x) and its bandwidth, of distances that are measured once.
+
+    x: (N, D). bandwidth: as in choose_bandwidth. Returns (N, N) and a positive scalar. Raises
+    ValueError as both.
+    """
+    squares = _squared_distances(x, x)
+    sigma = (
+        _median_distance(_below_diagonal(squares.detach()))
+        if bandwidth == "median"
+        else choose_bandwidth(bandwidth, x, x)
+    )
+    return torch.exp(-squares / (2 * sigma**2)), sigma
+
+
 @torch.no_grad()
 def median_bandwidth(x: Tensor, y: Tensor) -> Tensor:
     """Median distance between the rows of x and of y, the adaptive bandwidth of eq. 5.
@@ -37,13 +59,7 @@ def median_bandwidth(x: Tensor, y: Tensor) -> Tensor:
     always positive: the mean distance where the median is zero, 1 where that is zero too.
     """
     squares = _squared_distances(x, y)
-    if x is y:
-        squares = squares[~torch.eye(len(x), dtype=torch.bool, device=x.device)]
-    if squares.numel() == 0:
-        return squares.new_ones(())
-    distances = squares.sqrt()
-    median, mean = distances.median(), distances.mean()
-    return torch.where(median > 0, median, torch.where(mean > 0, mean, torch.ones_like(mean)))
+    return _median_distance(_below_diagonal(squares) if x is y else squares)
 
 
 def choose_bandwidth(bandwidth: Bandwidth, x: Tensor, y: Tensor) -> float | Tensor:
@@ -63,6 +79,21 @@ def check_bandwidth(bandwidth: Bandwidth) -> None:
         raise ValueError(
             f"bandwidth must be > 0, got {bandwidth!r}; use 'median' to choose it from the batch"
         )
+
+
+def _median_distance(squares: Tensor) -> Tensor:
+    """The positive median of median_bandwidth. squares: squared distances of any shape."""
+    if squares.numel() == 0:
+        return squares.new_ones(())
+    median, mean = squares.median().sqrt(), squares.sqrt().mean()
+    return torch.where(median > 0, median, torch.where(mean > 0, mean, torch.ones_like(mean)))
+
+
+def _below_diagonal(squares: Tensor) -> Tensor:
+    """Each pair of different rows once, which has the median of both. (N, N) to (N (N-1) / 2,)."""
+    n = len(squares)
+    row, column = torch.tril_indices(n, n, -1, device=squares.device)
+    return squares[row, column]
 
 
 def _squared_distances(x: Tensor, y: Tensor) -> Tensor:

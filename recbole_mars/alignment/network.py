@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from recbole_mars.alignment.attention import CrossAttention, place, visible_positions
+from recbole_mars.alignment.attention import CrossAttention, check_padding, place
 from recbole_mars.alignment.encoders import ItemModality
 from recbole_mars.alignment.fusion import CollaborativeFusion, CrossModalFusion
 from recbole_mars.alignment.objective import combine_terms, stein_terms
@@ -109,9 +109,10 @@ class AlignmentNetwork(nn.Module):
     def forward(self, items: Tensor, mask: Tensor, labels: Tensor | None) -> AlignmentOutput:
         """Embed and score every position of a batch of behaviour sequences.
 
-        items: (B, L) int64 ids, oldest first. mask: (B, L) bool, True = real. labels: (B, L),
-        read only with history_labels, and then needed; that of a position reaches later
-        positions only, so any value will do where it is not known yet.
+        items: (B, L) int64 ids, oldest first. mask: (B, L) bool, True = real, padded on the
+        right. labels: (B, L), read only with history_labels, and then needed; that of a position
+        reaches later positions only, so any value will do where it is not known yet. Raises
+        ValueError if a mask has padding elsewhere.
         """
         embeddings = self.embed(items, mask, labels)
         users = running_user_embedding(embeddings, mask)
@@ -139,9 +140,11 @@ class AlignmentNetwork(nn.Module):
 
         items, mask, labels: (B, L). targets: (B, L) bool, the positions that count, at least
         one. Returns L_total and its detached parts "ctr", "align" (eq. 6), "entropy" (eq. 7).
+        Under torch.autocast only the network is in half precision, not the losses.
         """
         content = self._content(items.masked_fill(~mask, 0))
         logits = self._score(self._embed(content, items, mask, labels)[targets])
+        logits = logits.to(self.id_embedding.weight.dtype)
         ctr = F.binary_cross_entropy_with_logits(logits, labels[targets].to(logits.dtype))
         align, entropy = self._stein_terms(content)
         total = ctr + self.settings.stein_weight * self._combine(align, entropy)
@@ -159,18 +162,18 @@ class AlignmentNetwork(nn.Module):
     def _embed(
         self, content: _Content, items: Tensor, mask: Tensor, labels: Tensor | None
     ) -> Tensor:
+        check_padding(mask)
         causal = self.settings.attention == "causal"
-        up_to = visible_positions(mask, "inclusive" if causal else "full")
-        before = visible_positions(mask, "exclusive") if causal else up_to
+        up_to, before = ("inclusive", "exclusive") if causal else ("full", "full")
         behaviours, positions = self._behaviours(content, items, labels)
-        ids = self.id_attention(behaviours, behaviours, up_to, positions)
-        return self.fusion(self._fuse(content, up_to), ids, before)
+        ids = self.id_attention(behaviours, behaviours, mask, up_to, positions)
+        return self.fusion(self._fuse(content, mask, up_to), ids, mask, before)
 
-    def _fuse(self, content: _Content, visible: Tensor) -> Tensor:
+    def _fuse(self, content: _Content, mask: Tensor, rule: str) -> Tensor:
         """emb_fused of every position (eq. 9 and 10), (B, L, D)."""
         if len(content.modalities) == 2:
             image, text = content.modalities
-            return self.content_fusion(image, text, visible, content.positions)
+            return self.content_fusion(image, text, mask, rule, content.positions)
         return place(self.content_fusion(*content.modalities), content.positions)
 
     def _behaviours(
@@ -195,8 +198,11 @@ class AlignmentNetwork(nn.Module):
         if len(paired) > settings.stein_items:
             drawn = torch.randperm(len(paired))[: settings.stein_items]
             paired = paired[drawn.to(paired.device)]
-        image, text = (each[paired] for each in content.modalities)
-        return stein_terms(text, image, settings.bandwidth, settings.regularization)
+        # Half precision is too coarse to tell near items apart, or to solve for a score.
+        exact = self.id_embedding.weight.dtype
+        image, text = (each[paired].to(exact) for each in content.modalities)
+        with torch.autocast(paired.device.type, enabled=False):
+            return stein_terms(text, image, settings.bandwidth, settings.regularization)
 
     def _combine(self, align: Tensor, entropy: Tensor) -> Tensor:
         return combine_terms(

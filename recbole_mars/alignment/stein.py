@@ -9,7 +9,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from recbole_mars.alignment.kernels import Bandwidth, choose_bandwidth, rbf_kernel
+from recbole_mars.alignment.kernels import Bandwidth, self_kernel
 
 __all__ = ["stein_score"]
 
@@ -34,8 +34,7 @@ def stein_score(
     if not regularization > 0:
         raise ValueError(f"regularization must be > 0, got {regularization}; 0.1 is the default")
     x = samples if samples.dtype == torch.float64 else samples.float()
-    sigma = choose_bandwidth(bandwidth, x, x)
-    kernel = rbf_kernel(x, x, sigma)
+    kernel, sigma = self_kernel(x, bandwidth)
     x = x - x.mean(0)  # the score is translation-invariant, its rounding is not
     repulsion = (kernel.sum(1, keepdim=True) * x - kernel @ x) / sigma**2
     identity = torch.eye(len(x), dtype=x.dtype, device=x.device)

@@ -23,6 +23,8 @@ from recbole_mars.data import TRAIN, VALID, InteractionLog
 
 __all__ = ["TrainingHistory", "TrainingSettings", "train_alignment"]
 
+PRECISIONS = ("float32", "bfloat16")
+
 _log = logging.getLogger(__name__)
 
 
@@ -34,6 +36,9 @@ class TrainingSettings:
     AUC before it stops. batch_users: stretches of behaviours in a batch, mostly one a user.
     learning_rate, weight_decay: of AdamW. max_length: behaviours in a stretch at most.
     seed: of the order of the batches, of the items drawn for L_stein and of dropout.
+    precision: of the matrix products in training, "float32" or "bfloat16" by torch.autocast;
+        weights, losses and validation stay in float32. bfloat16 pays for long stretches on
+        processors that compute in it, and leaves the AUC within the spread of seeds.
 
     Raises ValueError for a value out of range.
     """
@@ -45,6 +50,7 @@ class TrainingSettings:
     max_length: int = 200
     patience: int = 3
     seed: int = 0
+    precision: str = "float32"
 
     def __post_init__(self) -> None:
         for name in ("epochs", "batch_users", "max_length", "patience"):
@@ -56,6 +62,8 @@ class TrainingSettings:
             raise ValueError(f"weight_decay must be >= 0, got {self.weight_decay}")
         if self.seed < 0:
             raise ValueError(f"seed must be >= 0, got {self.seed}")
+        if self.precision not in PRECISIONS:
+            raise ValueError(f"precision must be one of {PRECISIONS}, got {self.precision!r}")
 
 
 @dataclass(frozen=True)
@@ -116,7 +124,10 @@ def train_alignment(
     device = torch.device(device)
     network.to(device)
     optimizer = torch.optim.AdamW(
-        network.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay
+        network.parameters(),
+        lr=settings.learning_rate,
+        weight_decay=settings.weight_decay,
+        fused=True,  # one pass over the weights, of which a large catalogue's ids are the most
     )
     length = settings.max_length
     training = Stretches.cover(log, train_rows, length, length // 4)
@@ -168,6 +179,7 @@ def _train_epoch(
 ) -> dict[str, float]:
     """One epoch; returns the means over the targets of the loss and of its parts."""
     device = network.id_embedding.weight.device
+    half = settings.precision == "bfloat16"
     # Each epoch draws from its own seed, so that a resumed run needs no memory of the others.
     generator = np.random.default_rng([settings.seed, epoch])
     batches = batches_by_length(stretches.lengths, settings.batch_users, generator)
@@ -179,10 +191,13 @@ def _train_epoch(
             rows, counted = stretches.rows(batch)
             items, mask, labels = read_sequences(log, rows, device)
             targets = torch.from_numpy(counted).to(device)
-            loss, parts = network.loss(items, mask, labels, targets)
-            if not torch.isfinite(loss):
+            with torch.autocast(device.type, torch.bfloat16, enabled=half):
+                loss, parts = network.loss(items, mask, labels, targets)
+            # In one copy, for each is a wait for the GPU.
+            values = torch.stack([loss.detach(), *parts.values()]).tolist()
+            if not np.isfinite(values[0]):
                 raise FloatingPointError(
-                    f"the alignment loss became {loss.item()} in epoch {epoch}; lower "
+                    f"the alignment loss became {values[0]} in epoch {epoch}; lower "
                     f"learning_rate ({settings.learning_rate}) or scale the features"
                 )
             optimizer.zero_grad()
@@ -190,8 +205,8 @@ def _train_epoch(
             optimizer.step()
             n = int(counted.sum())
             n_targets += n
-            for name, value in {"loss": loss.detach(), **parts}.items():
-                sums[name] = sums.get(name, 0.0) + n * value.item()
+            for name, value in zip(("loss", *parts), values):
+                sums[name] = sums.get(name, 0.0) + n * value
     return {name: value / n_targets for name, value in sums.items()}
 
 

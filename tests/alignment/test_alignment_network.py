@@ -225,6 +225,24 @@ def test_state_holds_no_features(make_network: Make) -> None:
     assert [name for name, value in state.items() if len(value) == 13] == ["id_embedding.weight"]
 
 
+@pytest.mark.parametrize("settings", [{}, {"attention": "full"}])
+def test_padding_on_the_left_is_refused(make_network: Make, settings: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match="mask must have its padding on the right"):
+        make_network(**settings)(ITEMS.flip(1), MASK.flip(1), None)
+
+
+def test_half_precision_moves_the_loss_by_its_rounding_only(make_network: Make) -> None:
+    network = make_network(history_labels=True)
+    exact, _ = network.loss(ITEMS, MASK, LABELS, MASK)
+    with torch.autocast("cpu", torch.bfloat16):
+        coarse, parts = network.loss(ITEMS, MASK, LABELS, MASK)
+    assert coarse != exact
+    torch.testing.assert_close(coarse, exact, rtol=0.02, atol=0)
+    assert {part.dtype for part in (coarse, *parts.values())} == {torch.float32}
+    coarse.backward()
+    assert all(torch.isfinite(p.grad).all() for p in network.parameters())
+
+
 def test_history_labels_need_labels(make_network: Make) -> None:
     with pytest.raises(ValueError, match=r"history_labels needs labels \(B, L\), got None"):
         make_network(history_labels=True)(ITEMS, MASK, None)

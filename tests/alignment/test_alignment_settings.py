@@ -37,6 +37,7 @@ def test_network_settings_out_of_range(settings: dict[str, Any], message: str) -
         ({"learning_rate": 0.0}, "learning_rate must be > 0"),
         ({"weight_decay": -1.0}, "weight_decay must be >= 0"),
         ({"seed": -1}, "seed must be >= 0"),
+        ({"precision": "float16"}, r"precision must be one of .*'bfloat16'\), got 'float16'"),
     ],
 )
 def test_training_settings_out_of_range(settings: dict[str, Any], message: str) -> None:

@@ -69,13 +69,16 @@ def test_auc_equals_counting_pairs() -> None:
     assert _auc(scores, labels) == pytest.approx(np.mean(wins))
 
 
-def test_a_planted_taste_is_learned() -> None:
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_a_planted_taste_is_learned(precision: str) -> None:
     log, features = planted_log()
     present = np.ones(log.n_items, dtype=bool)
     settings = AlignmentSettings(id_width=8, width=8, ffn_width=8, history_labels=True)
     torch.manual_seed(0)
     network = AlignmentNetwork(settings, log.n_items, features, present, features, present)
-    taught = TrainingSettings(epochs=9, patience=9, batch_users=10, learning_rate=0.05)
+    taught = TrainingSettings(
+        epochs=9, patience=9, batch_users=10, learning_rate=0.05, precision=precision
+    )
     history = train(network, log, taught)
     aucs = [record["auc"] for record in history.epochs]
     assert max(aucs) > 0.7
@@ -155,6 +158,20 @@ def test_a_checkpoint_that_does_not_fit_is_reported_and_replaced(
     assert f"{path} {expected}" in caplog.text
     assert "training starts anew" in caplog.text
     assert_same_weights(anew, fresh)
+
+
+def test_bfloat16_is_for_the_products_of_training_alone(
+    make_log: Callable[..., InteractionLog],
+    make_network: Callable[..., AlignmentNetwork],
+) -> None:
+    log, network = make_log(LENGTHS), make_network()
+    dtypes = {True: set(), False: set()}
+    network.ffn[0].register_forward_hook(
+        lambda module, _, output: dtypes[module.training].add(output.dtype)
+    )
+    train(network, log, replace(SETTINGS, epochs=1, precision="bfloat16"))
+    assert dtypes == {True: {torch.bfloat16}, False: {torch.float32}}
+    assert {value.dtype for value in network.state_dict().values()} == {torch.float32}
 
 
 def test_training_leaves_the_global_generator_alone(

@@ -4,7 +4,6 @@ import torch
 import torch.nn.functional as F
 
 from recbole_mars.alignment import CollaborativeFusion, CrossModalFusion
-from recbole_mars.alignment.attention import visible_positions
 
 MASK = torch.tensor([[True, True, True], [True, True, False]])
 
@@ -13,7 +12,7 @@ def test_images_ask_the_texts() -> None:
     """Eq. 9 and 10 by hand for the last position, which sees all three."""
     fusion = CrossModalFusion(4).double()
     image, text = torch.randn(2, 2, 3, 4, dtype=torch.float64)
-    fused = fusion(image, text, visible_positions(MASK, "inclusive"))
+    fused = fusion(image, text, MASK, "inclusive")
 
     attention = fusion.attention
     query, keys = attention.query(image[0, 2]), attention.key(text[0])
@@ -25,10 +24,9 @@ def test_images_ask_the_texts() -> None:
 def test_content_asks_the_behaviours_before_it() -> None:
     """Eq. 11: the second position sees the first behaviour only, the first position none."""
     content, ids = torch.randn(2, 3, 4), torch.randn(2, 3, 2)
-    before = visible_positions(MASK, "exclusive")
     for residual in (True, False):
         fusion = CollaborativeFusion(4, 2, residual=residual)
-        found = fusion(content, ids, before)
+        found = fusion(content, ids, MASK, "exclusive")
         one = fusion.attention.value(ids[0, 0])
         if residual:
             torch.testing.assert_close(found[0, 1], F.layer_norm(content[0, 1] + one, (4,)))

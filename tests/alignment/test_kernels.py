@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from recbole_mars.alignment import median_bandwidth, rbf_kernel
-from recbole_mars.alignment.kernels import choose_bandwidth
+from recbole_mars.alignment.kernels import choose_bandwidth, self_kernel
 
 
 def random_rows(*shape: int, seed: int = 0) -> torch.Tensor:
@@ -83,6 +83,16 @@ def test_median_equals_numpy_on_an_odd_number_of_distances() -> None:
     x, y = random_rows(7, 3), random_rows(9, 3, seed=1)
     distances = np.linalg.norm(x.numpy()[:, None] - y.numpy(), axis=-1)
     assert median_bandwidth(x, y).item() == pytest.approx(np.median(distances))
+
+
+@pytest.mark.parametrize("bandwidth", ["median", 0.7])
+def test_the_kernel_of_samples_with_themselves(bandwidth: float | str) -> None:
+    x = random_rows(7, 3)
+    kernel, sigma = self_kernel(x, bandwidth)
+    assert float(sigma) == float(choose_bandwidth(bandwidth, x, x))
+    torch.testing.assert_close(kernel, rbf_kernel(x, x, sigma))
+    with pytest.raises(ValueError, match="bandwidth must be > 0"):
+        self_kernel(x, -1.0)
 
 
 def test_a_zero_median_gives_the_mean_distance_and_then_one() -> None:

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 
 from recbole_mars.alignment.batches import Stretches, batches_by_length, read_sequences
-from recbole_mars.data import TRAIN, InteractionLog
+from recbole_mars.data import TRAIN, VALID, InteractionLog
 
 
 def test_every_counted_row_counts_once(make_log: Callable[..., InteractionLog]) -> None:
@@ -22,6 +22,19 @@ def test_every_counted_row_counts_once(make_log: Callable[..., InteractionLog]) 
             assert np.all(np.diff(line[real]) == 1)
         seen.append(rows[counted])
     assert np.array_equal(np.sort(np.concatenate(seen)), np.flatnonzero(training))
+
+
+def test_every_target_ends_a_stretch_of_its_own(make_log: Callable[..., InteractionLog]) -> None:
+    log = make_log([3, 25, 8])
+    stretches = Stretches.cover(log, log.phases != VALID, length=10, context=2)
+    batch = np.array([2, 0, 1])
+    singles = stretches.one_per_target(batch)
+    rows, counted = singles.rows(np.arange(len(singles.starts)))
+    expected = []
+    for line, counts in zip(*stretches.rows(batch)):
+        expected += [line[: t + 1].tolist() for t in np.flatnonzero(counts)]
+    assert [line[line >= 0].tolist() for line in rows] == expected
+    assert [np.flatnonzero(c).tolist() for c in counted] == [[len(e) - 1] for e in expected]
 
 
 def test_batches_hold_like_lengths() -> None:

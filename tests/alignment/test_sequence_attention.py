@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from recbole_mars.alignment.attention import CrossAttention, attend, place, visible_positions
+from recbole_mars.alignment.attention import CrossAttention, attend, check_padding, place
 
 MASK = torch.tensor([[True, True, True, False], [True, False, False, False]])
 
@@ -15,58 +15,64 @@ def random(*shape: int, seed: int = 0) -> torch.Tensor:
     return torch.randn(*shape, generator=generator, dtype=torch.float64)
 
 
-@pytest.mark.parametrize(
-    ("rule", "seen"),
-    [
-        ("inclusive", [[0], [0, 1], [0, 1, 2], [0, 1, 2]]),
-        ("exclusive", [[], [0], [0, 1], [0, 1, 2]]),
-        ("full", [[0, 1, 2]] * 4),
-    ],
-)
-def test_who_sees_whom(rule: str, seen: list[list[int]]) -> None:
-    visible = visible_positions(MASK, rule)
-    assert [row.nonzero().flatten().tolist() for row in visible[0]] == seen
-    assert [row.nonzero().flatten().tolist() for row in visible[1]] == [
-        [s for s in row if s == 0] for row in seen
-    ]
+SEEN = {
+    "inclusive": [[[0], [0, 1], [0, 1, 2]], [[0]]],
+    "exclusive": [[[], [0], [0, 1]], [[]]],
+    "full": [[[0, 1, 2]] * 3, [[0]]],
+}  # by each real position of MASK
+
+
+@pytest.mark.parametrize("rule", SEEN)
+def test_who_sees_whom(rule: str) -> None:
+    everyone = torch.eye(4, dtype=torch.float64).expand(2, 4, 4)
+    weights = attend(random(2, 4, 4), random(2, 4, 4, seed=1), everyone, MASK, rule)
+    for b, seen in enumerate(SEEN[rule]):
+        assert [row.nonzero().flatten().tolist() for row in weights[b, : len(seen)]] == seen
 
 
 def test_an_unknown_rule_is_refused() -> None:
     with pytest.raises(ValueError, match=r"rule must be .*, got 'causal'"):
-        visible_positions(MASK, "causal")
+        attend(*random(3, 2, 4, 3), MASK, "causal")
 
 
-@pytest.mark.parametrize("rule", ["inclusive", "exclusive", "full"])
-def test_attention_equals_a_loop(rule: str) -> None:
-    q, k, v = random(2, 4, 3), random(2, 4, 3, seed=1), random(2, 4, 5, seed=2)
-    visible = visible_positions(MASK, rule)
-    found = attend(q, k, v, visible)
-    for b in range(2):
-        for t in range(4):
-            expected = torch.zeros(5, dtype=torch.float64)
-            seen = visible[b, t].nonzero().flatten().tolist()
-            weights = [math.exp(float(q[b, t] @ k[b, s]) / math.sqrt(3)) for s in seen]
-            for weight, s in zip(weights, seen):
-                expected += weight / sum(weights) * v[b, s]
-            torch.testing.assert_close(found[b, t], expected)
+def test_padding_before_a_real_position_is_refused() -> None:
+    check_padding(MASK)
+    check_padding(MASK[:, :0])
+    with pytest.raises(ValueError, match="mask must have its padding on the right"):
+        check_padding(MASK.flip(1))
 
 
-def test_the_blind_return_zeros_and_pass_no_gradient() -> None:
-    q, k, v = (random(1, 3, 2, seed=seed).requires_grad_() for seed in range(3))
-    visible = torch.tensor([[[False, False, False], [True, False, False], [False] * 3]])
-    found = attend(q, k, v, visible)
-    assert torch.equal(found[0, [0, 2]], torch.zeros(2, 2, dtype=torch.float64))
-    found.sum().backward()
-    assert torch.equal(q.grad[0, [0, 2]], torch.zeros(2, 2, dtype=torch.float64))
-    assert torch.equal(v.grad[0, 1:], torch.zeros(2, 2, dtype=torch.float64))
-    torch.testing.assert_close(v.grad[0, 0], torch.ones(2, dtype=torch.float64))
-    assert torch.isfinite(k.grad).all()
+@pytest.mark.parametrize("width", [3, 5])
+@pytest.mark.parametrize("rule", SEEN)
+def test_attention_equals_a_loop(rule: str, width: int) -> None:
+    q, k, v = random(2, 4, 3), random(2, 4, 3, seed=1), random(2, 4, width, seed=2)
+    for scale in (None, 0.3):
+        found = attend(q, k, v, MASK, rule, scale)
+        by = 1 / math.sqrt(3) if scale is None else scale
+        for b, lines in enumerate(SEEN[rule]):
+            for t, seen in enumerate(lines):
+                expected = torch.zeros(width, dtype=torch.float64)
+                weights = [math.exp(by * float(q[b, t] @ k[b, s])) for s in seen]
+                for weight, s in zip(weights, seen):
+                    expected += weight / sum(weights) * v[b, s]
+                torch.testing.assert_close(found[b, t], expected)
 
 
-def test_attention_passes_gradcheck_with_blind_positions() -> None:
+@pytest.mark.parametrize("length", [1, 3])
+def test_the_blind_return_zeros_and_pass_no_gradient(length: int) -> None:
+    q, k, v = (random(1, length, 2, seed=seed).requires_grad_() for seed in range(3))
+    mask = torch.ones(1, length, dtype=torch.bool)
+    for found in (attend(q, k, v, mask, "exclusive")[:, 0], attend(q, k, v, ~mask, "full")):
+        assert torch.equal(found, torch.zeros_like(found))
+        found.sum().backward()
+        for each in (q, k, v):
+            assert torch.equal(each.grad, torch.zeros_like(each))
+
+
+@pytest.mark.parametrize("rule", SEEN)
+def test_attention_passes_gradcheck(rule: str) -> None:
     inputs = tuple(random(2, 4, 2, seed=seed).requires_grad_() for seed in range(3))
-    visible = visible_positions(MASK, "exclusive")
-    assert torch.autograd.gradcheck(lambda q, k, v: attend(q, k, v, visible), inputs)
+    assert torch.autograd.gradcheck(lambda q, k, v: attend(q, k, v, MASK, rule), inputs)
 
 
 def test_place_lays_rows_out_as_sequences() -> None:
@@ -80,8 +86,17 @@ def test_distinct_rows_with_positions_equal_whole_sequences() -> None:
     attention = CrossAttention(3, 2, 4).double()
     queries, keys = random(5, 3), random(5, 2, seed=1)
     positions = torch.tensor([[0, 3, 3, 1], [4, 2, 0, 0]])
-    visible = visible_positions(MASK, "inclusive")
-    by_row = attention(queries, keys, visible, positions)
-    by_place = attention(queries[positions], keys[positions], visible)
+    by_row = attention(queries, keys, MASK, "inclusive", positions)
+    by_place = attention(queries[positions], keys[positions], MASK, "inclusive")
     assert by_row.shape == (2, 4, 4)
     torch.testing.assert_close(by_row, by_place)
+
+
+@pytest.mark.parametrize("key_width", [2, 6])
+def test_narrow_and_wide_keys_are_attended_alike(key_width: int) -> None:
+    attention = CrossAttention(3, key_width, 4).double()
+    queries, keys = random(2, 4, 3), random(2, 4, key_width, seed=1)
+    projected = attention.query(queries), attention.key(keys), attention.value(keys)
+    for rule in SEEN:
+        expected = attend(*projected, MASK, rule)
+        torch.testing.assert_close(attention(queries, keys, MASK, rule), expected)
