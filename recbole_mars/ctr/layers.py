@@ -35,7 +35,8 @@ class Dice(nn.Module):
         self.alpha = nn.Parameter(torch.zeros(width))
 
     def forward(self, x: Tensor) -> Tensor:
-        if self.training and len(x) == 1:  # one sample has no variance of its own
+        # One sample has no variance of its own; a synchronised norm may see more than this one.
+        if self.training and len(x) == 1 and isinstance(self.norm, nn.BatchNorm1d):
             normalised = nn.functional.batch_norm(
                 x, self.norm.running_mean, self.norm.running_var, eps=self.norm.eps
             )

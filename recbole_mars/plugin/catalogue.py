@@ -24,6 +24,7 @@ from recbole_mars.features import (
     import_features,
     join_text,
 )
+from recbole_mars.plugin.distributed import first_process_first
 
 __all__ = ["ItemCatalogue", "ItemFeatures"]
 
@@ -102,8 +103,9 @@ class ItemCatalogue:
 
         Computed features are kept under checkpoint_dir/features and reused while nothing changed.
         """
-        text = self._text(tokens) if self._config["mars_use_text"] else None
-        image = self._image(tokens) if self._config["mars_use_image"] else None
+        with first_process_first():
+            text = self._text(tokens) if self._config["mars_use_text"] else None
+            image = self._image(tokens) if self._config["mars_use_image"] else None
         return ItemFeatures(*_padded(text, tokens), *_padded(image, tokens))
 
     def _text(self, tokens: list[str]) -> FeatureTable:

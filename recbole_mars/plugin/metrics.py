@@ -20,10 +20,13 @@ from recbole_mars.evaluation import (
     log_loss,
     user_auc_report,
 )
+from recbole_mars.plugin.distributed import gather_rows
 
 __all__ = ["MarsCollector", "UserAUC", "register_metrics", "user_groups"]
 
 _USER, _ACTIVITY = "data.user_id", "data.activity"
+# What a collector holds a row of for each one evaluated.
+_ROWS = ("rec.score", "data.label", _USER, "rec.items", "rec.topk", "rec.meanrank")
 
 
 def user_groups(log: InteractionLog, config: Config) -> np.ndarray:
@@ -90,7 +93,10 @@ class _GroupLogLoss(_GroupMetric):
 
 
 class MarsCollector(Collector):
-    """RecBole's collector, which also hands the metrics the users and their activity groups."""
+    """RecBole's collector, which also hands the metrics the users and their activity groups.
+
+    Metrics get the rows of all processes, and so are those of the whole data.
+    """
 
     def data_collect(self, train_data: Any) -> None:
         super().data_collect(train_data)
@@ -125,6 +131,8 @@ class MarsCollector(Collector):
                 "activity groups come from the training data: call fit() first, or "
                 "trainer.eval_collector.data_collect(train_data)"
             )
+        if not self.config["single_spec"]:
+            gather_rows(self.data_struct, _ROWS)
         struct = super().get_data_struct()
         if _USER in self.data_struct:
             del self.data_struct[_USER]

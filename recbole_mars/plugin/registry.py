@@ -33,8 +33,9 @@ from recbole_mars.plugin.config import (
     option_keys,
 )
 from recbole_mars.plugin.dataset import AUGMENTERS, CTRDataset
+from recbole_mars.plugin.distributed import run_recboles
 from recbole_mars.plugin.metrics import register_metrics
-from recbole_mars.plugin.quick_start import load_data_and_model, run_recboles
+from recbole_mars.plugin.quick_start import load_data_and_model
 from recbole_mars.plugin.stage_one import prepare_retrieval
 
 __all__ = ["register"]

@@ -28,6 +28,7 @@ from recbole_mars.evaluation import HIGH, LOW
 from recbole_mars.plugin.catalogue import ItemFeatures
 from recbole_mars.plugin.config import alignment_settings, retrieval_settings, training_settings
 from recbole_mars.plugin.dataset import MultimodalDataset
+from recbole_mars.plugin.distributed import first_process_first
 from recbole_mars.plugin.metrics import user_groups
 from recbole_mars.retrieval import DonorPool
 
@@ -85,12 +86,9 @@ def prepare_retrieval(dataset: MultimodalDataset, config: Config) -> RetrievedAu
 
     Raises ValueError if the features cannot be had or no user is high-active.
     """
-    alone, first = config["single_spec"], config["local_rank"] == 0
-    if not alone and not first:
-        torch.distributed.barrier()
-    table = stored_prefixes(dataset, config, dataset.item_features())
-    if not alone and first:
-        torch.distributed.barrier()
+    features = dataset.item_features()
+    with first_process_first():
+        table = stored_prefixes(dataset, config, features)
     dataset.logger.info(
         f"retrieval: {table.mean_length:.1f} behaviours borrowed a target on average, "
         f"{table.empty_share:.1%} borrow none, threshold {table.threshold:.3f}"

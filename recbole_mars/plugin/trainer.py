@@ -16,6 +16,7 @@ from recbole.config import Config
 from recbole.trainer import Trainer
 
 from recbole_mars import __version__
+from recbole_mars.plugin.distributed import first_process_first
 from recbole_mars.plugin.models import MARS, MARSAlign
 from recbole_mars.plugin.stage_one import align
 
@@ -53,7 +54,8 @@ class MARSTrainer(_OurTrainer):
     """Runs stage 1 and retrieval unless finished artifacts fit, then trains stage 2.
 
     The state of stage 2 is saved before each epoch, with all random states, so that the same
-    command continues a killed run and ends with the same result.
+    command continues a killed run and ends with the same result. Of a run in several processes it
+    is not.
     """
 
     model: MARS
@@ -159,7 +161,9 @@ class MARSAlignTrainer(_OurTrainer):
     ) -> tuple[float, dict[str, float] | None]:
         dataset = train_data._dataset
         self.eval_collector.data_collect(train_data)
-        history = align(dataset, self.config, self.model.network, dataset.item_features())
+        features = dataset.item_features()
+        with first_process_first():
+            history = align(dataset, self.config, self.model.network, features)
         self.train_loss_dict = {i: record["loss"] for i, record in enumerate(history.epochs)}
         last = history.best_epoch - 1
         if valid_data:

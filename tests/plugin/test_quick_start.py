@@ -5,13 +5,13 @@ import math
 import os
 import subprocess
 import sys
-import textwrap
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 import yaml
+from fresh_process import in_fresh_process
 from recbole.config import Config
 from recbole.data import create_dataset, data_preparation
 from recbole.quick_start import objective_function, run, run_recbole
@@ -22,24 +22,6 @@ from recbole_mars.plugin.dataset import MultimodalDataset
 
 REPOSITORY = Path(recbole_mars.__file__).resolve().parents[1]
 BUILTIN = ["DIN", "DIEN", "GRU4Rec", "FM", "WideDeep", "BPR"]
-
-
-def in_fresh_process(code, folder, *arguments):
-    """Run a script with recbole_mars importable; returns what it printed last, as JSON."""
-    script = folder / "script.py"
-    script.write_text(textwrap.dedent(code))
-    environment = {**os.environ, "PYTHONPATH": str(REPOSITORY), "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(
-        [sys.executable, str(script), *arguments],
-        cwd=folder,
-        env=environment,
-        capture_output=True,
-        text=True,
-        timeout=300,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
-    return json.loads(done.stdout.strip().splitlines()[-1])
 
 
 def check_result(result):
@@ -137,22 +119,6 @@ def test_load_data_and_model_of_a_builtin_in_a_fresh_process(tiny, world, empty_
     assert set(found) == set(result["test_result"])
     if augmentation == "mars":  # without, RecBole samples the negatives that it evaluates
         assert found == dict(result["test_result"])
-
-
-def test_two_processes(tiny, empty_cwd):
-    """RecBole's distributed run, on CPUs by gloo."""
-    code = """
-        import json, sys
-        import recbole_mars
-        from recbole.quick_start import run
-        if __name__ == "__main__":
-            port, settings = sys.argv.pop(), json.loads(sys.argv.pop())
-            result = run("MARS", "world", config_dict=settings, nproc=2, port=port)
-            print(json.dumps(dict(result["test_result"])))
-    """
-    free_port = str(20000 + os.getpid() % 20000)
-    result = in_fresh_process(code, empty_cwd, json.dumps(tiny), free_port)
-    assert 0 < result["auc"] < 1
 
 
 def test_hyper_tuning(tiny):
