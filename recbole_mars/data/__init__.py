@@ -1,5 +1,6 @@
 """Interactions in true time order and the flat histories read from them."""
 
+from recbole_mars.data.columns import load_columns, save_columns
 from recbole_mars.data.history import HistoryIndex, pad_ragged, windows
 from recbole_mars.data.schema import TEST, TRAIN, VALID, InteractionLog
 
@@ -9,6 +10,8 @@ __all__ = [
     "VALID",
     "HistoryIndex",
     "InteractionLog",
+    "load_columns",
     "pad_ragged",
+    "save_columns",
     "windows",
 ]

@@ -177,6 +177,7 @@ _TRAINING = {
     "weight_decay": "mars_align_weight_decay",
     "patience": "mars_align_patience",
     "max_length": "MAX_ITEM_LIST_LENGTH",
+    "precision": "mars_precision",
     "seed": "seed",
 }
 _RETRIEVAL = {

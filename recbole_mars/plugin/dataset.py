@@ -19,6 +19,7 @@ from recbole_mars.data import TEST, TRAIN, VALID, HistoryIndex, InteractionLog
 from recbole_mars.plugin.catalogue import ItemCatalogue, ItemFeatures
 from recbole_mars.plugin.histories import PHASE_NAMES, Histories, phases_of_first_rows
 from recbole_mars.plugin.log_rows import HistoryLengths, LogRows, RowNumbers
+from recbole_mars.plugin.prepared import KeptPreparation
 from recbole_mars.plugin.reading import FlatReading
 from recbole_mars.plugin.splits import VectorizedSplits
 
@@ -36,7 +37,7 @@ BORROWED_FIELD = "borrowed_length"  # behaviours at the head of the history that
 AUGMENTERS: dict[str, Callable[[MultimodalDataset, Config], Augmenter]] = {}  # by name
 
 
-class MultimodalDataset(FlatReading, VectorizedSplits, SequentialDataset):
+class MultimodalDataset(KeptPreparation, FlatReading, VectorizedSplits, SequentialDataset):
     """A sequential data set whose histories are gathered for each batch, not written out.
 
     RecBole stores (interactions - users) x MAX_ITEM_LIST_LENGTH numbers for every field. Here a
@@ -73,6 +74,7 @@ class MultimodalDataset(FlatReading, VectorizedSplits, SequentialDataset):
             "duplicates": ("error", "keep", "drop"),
             "augmentation": ("none", *AUGMENTERS),
             "retrieval_scope": ("behaviour", "user"),
+            "keep_prepared": (None, True, False),
         }
         for key, values in allowed.items():
             if config[key] not in values:

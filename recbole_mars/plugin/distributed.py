@@ -27,7 +27,8 @@ from recbole.data.dataloader.abstract_dataloader import AbstractDataLoader
 from recbole.evaluator.collector import DataStruct
 from torch import Tensor
 from torch.nn.modules.batchnorm import _BatchNorm
-from torch.utils.data import BatchSampler, RandomSampler, SequentialSampler
+
+from recbole_mars.plugin.batches import Batches, replace_lists
 
 __all__ = [
     "DealtBatches",
@@ -86,28 +87,25 @@ class DealtBatches:
 
     def __init__(self, loader: Any, rank: int, world_size: int) -> None:
         loader._init_batch_size_and_step()  # RecBole has divided the step
-        self.loader, self.rank, self.world_size = loader, rank, world_size
-        self.rows, self.batch_size = range(loader.sample_size), loader.step
+        self.batches, self.rank, self.world_size = Batches(loader), rank, world_size
         self.stands_in = not isinstance(loader, (FullSortEvalDataLoader, NegSampleEvalDataLoader))
 
     def __iter__(self) -> Iterator[list[int]]:
-        order: Any = SequentialSampler(self.rows)
-        if self.loader.shuffle:
-            order = RandomSampler(self.rows, generator=self.loader.generator)
-        for batch in BatchSampler(order, self.batch_size, drop_last=False):
+        for batch in self.batches:
             mine = batch[self.rank :: self.world_size]
             if mine or self.stands_in:
                 yield mine or batch[:1]
 
     def __len__(self) -> int:
         """Batches of all processes together: RecBole asks whether there are any."""
-        return -(-len(self.rows) // self.batch_size)
+        return len(self.batches)
 
     @property
     def shares(self) -> list[float]:
         """How much of each batch is this process's."""
-        starts = self.rows[:: self.batch_size]
-        sizes = [len(self.rows[start : start + self.batch_size]) for start in starts]
+        rows = range(self.batches.rows)
+        size = self.batches.batch_size
+        sizes = [len(rows[start : start + size]) for start in rows[::size]]
         return [len(range(self.rank, size, self.world_size)) / size for size in sizes]
 
 
@@ -215,8 +213,7 @@ def _compute_as_one() -> None:
                     f"loader holds one process's rows; remove it, or take nproc 1"
                 )
         make_loader(self, config, *args, **options)
-        batches = DealtBatches(self, dist.get_rank(), dist.get_world_size())
-        vars(self)["batch_sampler"] = batches  # torch refuses to set it otherwise
+        replace_lists(self, DealtBatches(self, dist.get_rank(), dist.get_world_size()))
 
     def train_epoch_together(
         self: Any, data: Any, epoch: int, loss_func: Any = None, show_progress: bool = False

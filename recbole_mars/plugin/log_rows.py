@@ -72,7 +72,8 @@ class _Gathered(MutableMapping[str, Tensor]):
         if isinstance(index, range):
             index = slice(index.start, index.stop, index.step)
         elif not isinstance(index, slice):
-            index = torch.as_tensor(np.asarray(index))
+            places = np.asarray(index)
+            index = torch.as_tensor(places if places.size else places.astype(np.int64))
         added = {name: values[index] for name, values in self.added.items()}
         return _Gathered(self.rows[index], self.columns, added)
 

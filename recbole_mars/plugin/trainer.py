@@ -16,6 +16,7 @@ from recbole.config import Config
 from recbole.trainer import Trainer
 
 from recbole_mars import __version__
+from recbole_mars.plugin.batches import replace_lists
 from recbole_mars.plugin.distributed import first_process_first
 from recbole_mars.plugin.models import MARS, MARSAlign
 from recbole_mars.plugin.stage_one import align
@@ -71,6 +72,8 @@ class MARSTrainer(_OurTrainer):
         callback_fn: Callable[..., None] | None = None,
     ) -> tuple[float, dict[str, float] | None]:
         train_data._dataset.prepare_augmentation()
+        if self.config["single_spec"]:
+            replace_lists(train_data)
         self._train_data = train_data
         self._state_file = self._name_state_file(train_data._dataset)
         self._state_file.parent.mkdir(parents=True, exist_ok=True)

@@ -53,7 +53,7 @@ KEYS: dict[str, tuple[Any, set[str]]] = {
     "mars_activation": ("relu", {"din.activation"}),
     "mars_attention_softmax": (True, {"din.attention_softmax"}),
     "mars_dropout": (0.7, {"din.dropout"}),
-    "mars_precision": ("bfloat16", {"din.precision"}),
+    "mars_precision": ("bfloat16", {"din.precision", "training.precision"}),
     "mars_mark_borrowed": (True, {"din.mark_borrowed"}),
     "history_labels": (True, {"alignment.history_labels", "din.history_labels"}),
     "MAX_ITEM_LIST_LENGTH": (7, {"training.max_length", "retrieval.max_length"}),
