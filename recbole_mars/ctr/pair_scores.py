@@ -19,7 +19,7 @@ from torch.autograd.function import once_differentiable
 
 __all__ = ["Workspace", "pair_scores"]
 
-_PIECE = {"cpu": 1 << 20}  # numbers of the widest layer in a piece: 4 MB in float32
+_PIECE = {"cpu": 1 << 19}  # numbers of the widest layer in a piece: 2 MB in float32
 _PIECE_ELSEWHERE = 1 << 27  # a GPU wants large products
 _KEPT = 1 << 30  # bytes of activations kept for the backward pass; the others are computed again
 
