@@ -22,6 +22,7 @@ from recbole_mars.retrieval import (
     DonorPool,
     UserIndex,
     candidate_sequences,
+    check_storage,
     find_donors,
 )
 
@@ -32,7 +33,6 @@ _SAMPLE = 5000  # training queries from which a quantile is taken
 _CHOICES = {
     "strategy": tuple(STRATEGIES),
     "theta_kind": ("quantile", "cosine"),
-    "index": ("flat", "hnsw", "ivf"),
     "donor_time": ("any", "before"),
 }
 
@@ -47,8 +47,8 @@ class RetrievalSettings:
     similarities between the training queries (all, if none of these has a donor) and their donors'
     behaviours: the scale of cosines differs from one embedding space to another, a quantile keeps
     its meaning.
-    index, center: see UserIndex; center=False is the paper. The centre is also subtracted for the
-    similarities of eq. 16.
+    index, storage, rerank, center: see UserIndex; center=False is the paper. The centre is also
+    subtracted for the similarities of eq. 16, which are exact with every index and storage.
     donor_time: "any" lends a donor's training behaviours whenever they were (the paper),
     "before" only those strictly before the query, which a temporal split needs.
     max_length: of a donor's sequence (its latest behaviours) and of the augmented history.
@@ -61,6 +61,8 @@ class RetrievalSettings:
     theta: float = 0.5
     theta_kind: str = "quantile"
     index: str = "flat"
+    storage: str = "float32"
+    rerank: int = 0
     center: bool = True
     donor_time: str = "any"
     max_length: int = 200
@@ -71,6 +73,7 @@ class RetrievalSettings:
                 raise ValueError(
                     f"{name} must be one of {', '.join(choices)}, got {getattr(self, name)!r}"
                 )
+        check_storage(self.index, self.storage, self.rerank)
         if self.candidates is not None and (
             self.candidates < 1 or (self.candidates > 1 and not self._merges)
         ):
@@ -127,11 +130,24 @@ def build_prefixes(
         raise ValueError("query_rows must differ, got one twice; ask for each row once")
     times = log.times[rows] if settings.donor_time == "before" else None
 
-    index = UserIndex(pool.embeddings, pool.users, settings.index, center=settings.center)
-    if settings.index != "flat":
+    index = UserIndex(
+        pool.embeddings,
+        pool.users,
+        settings.index,
+        center=settings.center,
+        storage=settings.storage,
+        rerank=settings.rerank,
+    )
+    if (settings.index, settings.storage) != ("flat", "float32"):
         sample = queries[_evenly(np.arange(len(rows)), 1000)]
-        recall = index.recall(sample, settings.n_candidates)
-        _logger.info("recall@%d of index %s: %.4f", settings.n_candidates, index.kind, recall)
+        recall = index.recall(sample, settings.n_candidates, pool.embeddings, pool.users)
+        _logger.info(
+            "recall@%d of index %s, storage %s: %.4f",
+            settings.n_candidates,
+            index.kind,
+            index.storage,
+            recall,
+        )
     donors, scores = find_donors(
         index,
         queries,

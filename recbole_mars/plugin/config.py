@@ -186,6 +186,8 @@ _RETRIEVAL = {
     "theta": "mars_theta",
     "theta_kind": "mars_theta_kind",
     "index": "mars_index",
+    "storage": "mars_index_storage",
+    "rerank": "mars_index_rerank",
     "center": "mars_center",
     "max_length": "MAX_ITEM_LIST_LENGTH",
 }

@@ -197,7 +197,18 @@ def test_recall_of_an_approximate_index_is_logged(caplog):
     log, pool, query_rows, queries, own = world()
     with caplog.at_level(logging.INFO):
         build_prefixes(log, query_rows, queries, pool, RetrievalSettings(index="hnsw"), own)
-    assert "recall@1 of index hnsw: 1.0000" in caplog.text
+    assert "recall@1 of index hnsw, storage float32: 1.0000" in caplog.text
+
+
+def test_quantised_donors_are_found_and_their_similarities_stay_exact(caplog):
+    log, pool, query_rows, queries, own = world()
+    exact = build_prefixes(log, query_rows, queries, pool, RetrievalSettings(), own)
+    settings = RetrievalSettings(storage="int8", rerank=20)
+    with caplog.at_level(logging.INFO):
+        found = build_prefixes(log, query_rows, queries, pool, settings, own)
+    np.testing.assert_array_equal(found.values, exact.values)
+    assert found.threshold == exact.threshold
+    assert "recall@1 of index flat, storage int8: 1.0000" in caplog.text
 
 
 def test_planted_tastes():
@@ -253,6 +264,8 @@ def test_planted_tastes():
         ({"strategy": "nearest"}, "strategy must be one of most_similar, filtered"),
         ({"theta_kind": "share"}, "theta_kind must be one of quantile, cosine"),
         ({"index": "tree"}, "index must be one of flat, hnsw, ivf, got 'tree'"),
+        ({"storage": "zip"}, "storage must be one of float32, float16, int8, pq, got 'zip'"),
+        ({"rerank": 5}, "rerank must be 0 with storage 'float32', got 5"),
         ({"donor_time": "after"}, "donor_time must be one of any, before"),
         ({"theta": -0.1}, "theta must lie in 0..1 as a quantile"),
         ({"theta": -1.1, "theta_kind": "cosine"}, "theta must lie in -1..1 as a cosine"),

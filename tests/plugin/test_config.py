@@ -48,6 +48,7 @@ KEYS: dict[str, tuple[Any, set[str]]] = {
     "mars_center": (False, {"retrieval.center"}),
     "mars_donor_time": ("before", {"retrieval.donor_time"}),
     "mars_index": ("hnsw", {"retrieval.index"}),
+    "mars_index_storage": ("int8", {"retrieval.storage"}),
     "mars_attention_hidden": ([5], {"din.attention_hidden"}),
     "mars_dnn_hidden": ([5], {"din.dnn_hidden"}),
     "mars_activation": ("relu", {"din.activation"}),
@@ -60,7 +61,13 @@ KEYS: dict[str, tuple[Any, set[str]]] = {
     "seed": (7, {"training.seed"}),
 }
 # These are read where they act, and tested there.
-ELSEWHERE = {"mars_low_share", "mars_high_share", "mars_candidates", "mars_use_user_id"}
+ELSEWHERE = {
+    "mars_low_share",
+    "mars_high_share",
+    "mars_candidates",
+    "mars_index_rerank",
+    "mars_use_user_id",
+}
 
 
 def built(**settings: Any) -> dict[str, Any]:
@@ -91,6 +98,7 @@ def test_no_key_is_forgotten():
 
 def test_several_candidates(empty_cwd):
     assert built(mars_strategy="top_k", mars_candidates=4)["retrieval.candidates"] == 4
+    assert built(mars_index_storage="int8", mars_index_rerank=9)["retrieval.rerank"] == 9
 
 
 def test_donors_lend_the_past_only_when_the_split_is_by_time(empty_cwd):

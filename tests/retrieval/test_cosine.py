@@ -2,8 +2,8 @@ import numpy as np
 import pytest
 import torch
 
-from recbole_mars.retrieval import unit_rows
-from recbole_mars.retrieval.cosine import mean_row
+from recbole_mars.retrieval import cosine as cosine_module
+from recbole_mars.retrieval.cosine import mean_row, unit_blocks, unit_rows
 
 
 def test_hand_values():
@@ -55,3 +55,28 @@ def test_not_finite_is_refused(bad):
 def test_vector_is_refused():
     with pytest.raises(ValueError, match="matrix"):
         unit_rows(np.ones(3))
+
+
+def test_vector_has_no_mean_row():
+    with pytest.raises(ValueError, match="matrix"):
+        mean_row(np.ones(3))
+
+
+def test_blocks_are_the_rows_in_parts(monkeypatch):
+    monkeypatch.setattr(cosine_module, "_BLOCK", 3)
+    random = np.random.default_rng(0)
+    rows, center, places = random.standard_normal((8, 4)), np.ones(4), np.array([7, 0, 2, 2, 5])
+    blocks = list(unit_blocks(rows, center))
+    assert [len(block) for block in blocks] == [3, 3, 2]
+    np.testing.assert_array_equal(np.concatenate(blocks), unit_rows(rows, center))
+    chosen = np.concatenate(list(unit_blocks(torch.from_numpy(rows), center, places)))
+    np.testing.assert_array_equal(chosen, unit_rows(rows[places], center))
+    np.testing.assert_allclose(mean_row(rows), rows.mean(axis=0), rtol=1e-6)
+
+
+def test_blocks_name_the_row_that_is_not_finite(monkeypatch):
+    monkeypatch.setattr(cosine_module, "_BLOCK", 3)
+    rows = np.ones((8, 2))
+    rows[5] = np.nan
+    with pytest.raises(ValueError, match="finite, row 5 "):
+        list(unit_blocks(rows))

@@ -49,7 +49,7 @@ def test_search_of_everything_is_exact(kind, center, exclude):
     best = np.argsort(-exact, axis=1)[:, :10]
     np.testing.assert_array_equal(ids, users[best])
     np.testing.assert_allclose(scores, np.take_along_axis(exact, best, axis=1), atol=1e-5)
-    assert index.recall(queries, 10) == 1.0
+    assert index.recall(queries, 10, embeddings, users) == 1.0
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -130,14 +130,14 @@ def test_recall_sees_what_is_missed():
     exact = UserIndex(embeddings, users).search(queries, 10)[1]
     found = narrow.search(queries, 10)[1]
     hits = [len(set(a) & set(b)) / 10 for a, b in zip(exact, found)]
-    assert narrow.recall(queries, 10) == pytest.approx(np.mean(hits))
-    assert narrow.recall(queries, 10) < 1
-    assert np.isnan(narrow.recall(np.zeros((2, 16)), 3))
+    assert narrow.recall(queries, 10, embeddings, users) == pytest.approx(np.mean(hits))
+    assert narrow.recall(queries, 10, embeddings, users) < 1
+    assert np.isnan(narrow.recall(np.zeros((2, 16)), 3, embeddings, users))
 
 
 def test_recall_accepts_ties():
     index = UserIndex(np.ones((50, 3)), np.arange(1, 51), "hnsw")
-    assert index.recall(np.ones((4, 3)), 10) == 1.0
+    assert index.recall(np.ones((4, 3)), 10, np.ones((50, 3)), np.arange(1, 51)) == 1.0
 
 
 def test_tensors_and_no_queries():
@@ -159,7 +159,13 @@ def test_tensors_and_no_queries():
         ({"embeddings": np.array([[1.0, 0.0], [np.nan, 0.0]])}, "finite"),
         ({"user_ids": np.array([1, 2, 3])}, "each of the 2"),
         ({"user_ids": np.array([1, 1])}, "twice"),
-        ({"kind": "pq"}, "'flat', 'hnsw' or 'ivf', got 'pq'"),
+        ({"kind": "pq"}, "index must be one of flat, hnsw, ivf, got 'pq'"),
+        ({"storage": "int4"}, "storage must be one of float32, float16, int8, pq, got 'int4'"),
+        ({"storage": "pq", "kind": "hnsw"}, "storage 'pq' is for index 'flat' and 'ivf'"),
+        ({"storage": "pq"}, "at least 256 users to learn from, got 2; use 'int8'"),
+        ({"rerank": 3}, "rerank must be 0 with storage 'float32', got 3"),
+        ({"rerank": -1, "storage": "int8"}, "rerank must be >= 0 with storage 'int8', got -1"),
+        ({"code_bytes": 0}, "code_bytes must be >= 1, got 0"),
         ({"nprobe": 0}, "nprobe must be >= 1, got 0"),
         ({"ef": 0}, "ef must be >= 1, got 0"),
     ],
@@ -175,7 +181,7 @@ def test_bad_queries():
     with pytest.raises(ValueError, match="k must be >= 1, got 0"):
         index.search(np.eye(2), 0)
     with pytest.raises(ValueError, match="k must be >= 1, got 0"):
-        index.recall(np.eye(2), 0)
+        index.recall(np.eye(2), 0, np.eye(2), np.array([1, 2]))
     with pytest.raises(ValueError, match=r"must be \(Q, 2\) like the index, got \(3, 3\)"):
         index.search(np.eye(3), 1)
     with pytest.raises(ValueError, match=r"\(Q, 2\)"):
