@@ -207,7 +207,7 @@ def measure(args: argparse.Namespace, length: int) -> dict[str, Any]:
             if turn:
                 rates["train"].setdefault(variant, []).append(found["rate"])
                 rates["evaluate"].setdefault(variant, []).append(evaluated["rate"])
-            if library is ours:
+            if turn and variant == OURS[-1]:
                 growth.append(found["rss_mb"])
             print(
                 f"round {turn}, {variant}: {found['rate']:.0f} training samples/s, "

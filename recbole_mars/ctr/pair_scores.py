@@ -94,7 +94,7 @@ class _Unit:
     """The unit with its weights in the type of computation."""
 
     def __init__(self, plan: _Plan, tensors: Sequence[Tensor]) -> None:
-        cast = [tensor.to(plan.dtype).contiguous() for tensor in tensors]  # oneDNN is slow else
+        cast = [tensor.to(plan.dtype).contiguous() for tensor in tensors]
         self.plan = plan
         self.constant, self.varying, self.targets, self.behaviours, self.product = cast[:5]
         self.weights, self.biases = cast[5::2], cast[6::2]
@@ -115,14 +115,15 @@ class _Unit:
         )
 
     def activate(self, begin: int, end: int, hidden: Sequence[Tensor]) -> None:
-        """Write what each layer's sigmoid gives to hidden, one (n, H) a layer."""
+        """Write what each layer's sigmoid gives to hidden."""
         target, behaviour = self.vectors(begin, end)
-        sums = _linear(target.mul_(behaviour), self.product)
+        sums = _product(target.mul_(behaviour), self.product)
         sums.add_(self.constant.index_select(0, self.plan.target_of[begin:end]))
         sums.add_(self.varying.index_select(0, self.plan.behaviour_of[begin:end]))
         torch.sigmoid(sums, out=hidden[0])
-        for before, after, weight, bias in zip(hidden, hidden[1:], self.weights, self.biases):
-            torch.sigmoid(_linear(before, weight, bias), out=after)
+        for i, (weight, bias) in enumerate(zip(self.weights[:-1], self.biases)):
+            sums = _product(weight, _rows(hidden, i)).add_(bias.unsqueeze(1))
+            torch.sigmoid(sums, out=hidden[i + 1])
 
 
 class _PairScores(torch.autograd.Function):
@@ -140,7 +141,7 @@ class _PairScores(torch.autograd.Function):
         for begin, end in unit.pieces():
             hidden = _slots(kept, min(begin, kept_pairs), end - begin, unit.widths)
             unit.activate(begin, end, hidden)
-            torch.mv(hidden[-1], unit.weights[-1][0], out=scores[begin:end])
+            torch.mv(_rows(hidden, -1), unit.weights[-1][0], out=scores[begin:end])
         scores += unit.biases[-1]
         ctx.plan, ctx.kept_pairs, ctx.kept = plan, kept_pairs, kept
         ctx.save_for_backward(*tensors)
@@ -160,23 +161,28 @@ class _PairScores(torch.autograd.Function):
         d_constant, d_varying, d_targets, d_behaviours, d_product = sums[:5]
         d_weights, d_biases = sums[5::2], sums[6::2]
         d_biases[-1] += gradient.sum()
+        turned = [weight.t().contiguous() for weight in unit.weights]
         for begin, end in unit.pieces():
             hidden = _slots(kept, min(begin, kept_pairs), end - begin, unit.widths)
             if begin >= kept_pairs:
                 unit.activate(begin, end, hidden)
             slope = gradient[begin:end].to(plan.dtype)
-            d_weights[-1][0] += torch.mv(hidden[-1].t(), slope)
-            d = slope.unsqueeze(1) * unit.weights[-1]
-            for i in reversed(range(len(hidden))):
+            d_weights[-1][0] += torch.mv(_rows(hidden, -1).t(), slope)
+            d = turned[-1] * slope
+            for i in reversed(range(1, len(hidden))):  # d: (H, n)
                 torch.ops.aten.sigmoid_backward.grad_input(d, hidden[i], grad_input=d)
-                if i > 0:
-                    d_weights[i - 1] += _gram(d, hidden[i - 1])
-                    d_biases[i - 1] += d.sum(0)
-                    d = _linear(d, unit.weights[i - 1].t())
+                d_weights[i - 1] += _product(d, _rows(hidden, i - 1).t())
+                d_biases[i - 1] += d.sum(1)
+                if i > 1:
+                    d = _product(turned[i - 1], d.t())
+            d = d.t().contiguous()
+            if len(hidden) > 1:
+                d = _product(d, turned[0])
+            torch.ops.aten.sigmoid_backward.grad_input(d, hidden[0], grad_input=d)
             target_of, behaviour_of = plan.target_of[begin:end], plan.behaviour_of[begin:end]
             target, behaviour = unit.vectors(begin, end)
-            d_product += _gram(d, target * behaviour)
-            d_both = _linear(d, unit.product.t())
+            d_product += _product((target * behaviour).t().contiguous(), d.t()).t()
+            d_both = _product(d, unit.product.t())
             exact = d.to(d_constant.dtype)
             d_constant.index_add_(0, target_of, exact)
             d_varying.index_add_(0, behaviour_of, exact)
@@ -189,13 +195,20 @@ class _PairScores(torch.autograd.Function):
 
 
 def _slots(memory: Tensor, first: int, n: int, widths: Sequence[int]) -> list[Tensor]:
-    """Places of n pairs' activations, (n, H) for each layer; those of a piece lie together."""
+    """Places of a piece's activations: (n, H) for the first layer, which gathers rows, and (H, n)
+    for the others, whose products then need no transposed copies."""
     place = first * sum(widths)
-    slots = []
+    slots: list[Tensor] = []
     for width in widths:
-        slots.append(memory[place : place + n * width].view(n, width))
+        slot = memory[place : place + n * width]
+        slots.append(slot.view(width, n) if slots else slot.view(n, width))
         place += n * width
     return slots
+
+
+def _rows(hidden: Sequence[Tensor], i: int) -> Tensor:
+    """A layer's activations as (n, H)."""
+    return hidden[i] if i % len(hidden) == 0 else hidden[i].t()
 
 
 # oneDNN's product, the one that torch.compile calls. torch.mm asks MKL instead, which on an AMD
@@ -203,19 +216,8 @@ def _slots(memory: Tensor, first: int, n: int, widths: Sequence[int]) -> list[Te
 _onednn: Any = getattr(torch.ops.mkldnn, "_linear_pointwise", None)
 
 
-def _by_onednn(x: Tensor) -> bool:
-    return _onednn is not None and x.device.type == "cpu" and x.dtype == torch.float32
-
-
-def _linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-    """x weight^T + bias. x: (n, A). weight: (B, A). Returns (n, B)."""
-    if _by_onednn(x):
-        return _onednn(x, weight, bias, "none", [], "")
-    return nn.functional.linear(x, weight, bias)
-
-
-def _gram(left: Tensor, right: Tensor) -> Tensor:
-    """left^T right. left: (n, A). right: (n, B). Returns (A, B)."""
-    if _by_onednn(left):
-        return _onednn(left.t(), right.t(), None, "none", [], "")
-    return torch.mm(left.t(), right)
+def _product(left: Tensor, right: Tensor) -> Tensor:
+    """left right^T. left: (A, C), contiguous. right: (B, C). Returns (A, B)."""
+    if _onednn is not None and left.device.type == "cpu" and left.dtype == torch.float32:
+        return _onednn(left, right, None, "none", [], "")
+    return torch.mm(left, right.t())
