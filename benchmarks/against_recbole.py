@@ -196,7 +196,7 @@ def measure(args: argparse.Namespace, length: int) -> dict[str, Any]:
     rates: dict[str, dict[str, list[float]]] = {"train": {}, "evaluate": {}}
     growth = []
     peaks: list[dict[str, float]] = []
-    for turn in range(args.rounds + 1):  # the first is not counted
+    for turn in range(args.rounds + 1 if args.rounds else 0):  # the first is not counted
         peaks.append(peak_flops(args.device))
         for library, variant in variants:
             steps = args.steps * (4 if library is ours else 1) if turn else 1
@@ -215,6 +215,8 @@ def measure(args: argparse.Namespace, length: int) -> dict[str, Any]:
                 file=sys.stderr,
             )
     result |= {"rates": rates, "peak_flops": peaks[1:], "our_rss_mb": growth}
+    if args.rounds and args.device == "cpu":
+        result["profile"] = {v: ours.ask(do="profile", variant=v) for v in OURS}
     result["checkpoint_mb"] = {"float32": ours.ask(do="checkpoint", variant="float32")["mb"]}
     if theirs:
         result["checkpoint_mb"]["RecBole"] = theirs.ask(do="checkpoint", variant=THEIRS[1])["mb"]
@@ -230,7 +232,7 @@ def measure(args: argparse.Namespace, length: int) -> dict[str, Any]:
         print(f"seed {seed}: {found}", file=sys.stderr)
     for library in libraries.values():
         library.close()
-    return result | ratios(result)
+    return result | (ratios(result) if args.rounds else {})
 
 
 def ratios(result: dict[str, Any]) -> dict[str, Any]:
@@ -275,7 +277,7 @@ def main() -> None:
         "--length", type=int, nargs="+", default=[200], help="of histories, at most"
     )
     parser.add_argument("--steps", type=int, default=2, help="of RecBole a round (%(default)s)")
-    parser.add_argument("--rounds", type=int, default=5, help="(%(default)s)")
+    parser.add_argument("--rounds", type=int, default=5, help="0: no speed (%(default)s)")
     parser.add_argument("--auc_steps", type=int, default=0, help="steps before the AUC; 0: none")
     parser.add_argument("--seeds", type=int, default=3, help="of the AUC (%(default)s)")
     parser.add_argument("--split", choices=SPLITS, default="leave-one-out")
@@ -301,7 +303,7 @@ def main() -> None:
         unfinished.write_text(json.dumps(report, indent=1) + "\n")
         unfinished.rename(args.json)
     kind = "" if args.device == "cpu" else f"-{args.device}"
-    name = f"din-{args.dataset}-{args.split}{kind}"
+    name = f"din-{args.dataset}-{args.split}{kind}{'' if args.rounds else '-auc'}"
     write_table(report, HERE / "results" / f"{name}.md", HERE / "results" / f"{name}.png")
 
 

@@ -54,7 +54,7 @@ def write_table(report: dict[str, Any], file: Path, figure: Path) -> None:
         f"{report['date']}, commit {facts['commit']}, {facts['processor']}, {facts['threads']} "
         f"threads, {facts['device']}, torch {facts['torch']}, RecBole {facts['recbole']}, numpy "
         f"{facts['numpy']}, pandas {facts['pandas']}. Rates: median [lowest, highest] over "
-        f"{len(report['results'][0]['rates']['train']['float32'])} rounds taken in turn; ratios: "
+        f"{len(report['results'][0]['our_rss_mb'])} rounds taken in turn; ratios: "
         "of the rates within a round. Batch 2048, embeddings of 10, MLPs 256-256-256 "
         "(our default sizes: 80-40 and 200-80).",
     ]
@@ -64,8 +64,14 @@ def write_table(report: dict[str, Any], file: Path, figure: Path) -> None:
 
 
 def _of_length(result: dict[str, Any]) -> list[str]:
-    lines = [f"## Histories of {result['length']} at most", ""]
-    lines += ["| | training samples/s | evaluation samples/s |", "| --- | --- | --- |"]
+    lines = [f"## Histories of {result['length']} at most"]
+    if result["rates"]["train"]:
+        lines += ["", *_speed(result), "", *_memory(result)]
+    return lines + _aucs(result["auc"]) + _profiles(result.get("profile", {}))
+
+
+def _speed(result: dict[str, Any]) -> list[str]:
+    lines = ["| | training samples/s | evaluation samples/s |", "| --- | --- | --- |"]
     for variant, rates in result["rates"]["train"].items():
         evaluated = result["rates"]["evaluate"][variant]
         lines.append(f"| {NAMES[variant]} | {_spread(rates)} | {_spread(evaluated)} |")
@@ -75,34 +81,46 @@ def _of_length(result: dict[str, Any]) -> list[str]:
             low, high = result.get(f"{name}_range", (value, value))
             spread = f" [{low:.2f}, {high:.2f}]" if f"{name}_range" in result else ""
             lines.append(f"| {name} | {value:.2f}{spread} |")
-    for library, facts in result["prepare"].items():
-        memory = result["memory"][library]
-        lines += [
-            f"| {library}: preparation | {facts['prepare_seconds']:.1f} s, peak "
-            f"{facts['prepared_mb']:.0f} MB ({facts['imported_mb']:.0f} MB after the imports) |",
-            f"| {library}: peak memory after training | {memory['peak_mb']:.0f} MB |",
-        ]
-    for variant, size in result["checkpoint_mb"].items():
-        lines.append(
-            f"| checkpoint, {'ours' if variant == 'float32' else variant} | {size:.1f} MB |"
-        )
-    growth = result["our_rss_mb"]
-    lines.append(f"| our memory, first to last round | {growth[0]:.0f} to {growth[-1]:.0f} MB |")
-    pairs, facts = result["pairs"], result["prepare"]["recbole_mars"]
+    pairs = result["pairs"]
     lines.append(
-        f"| pairs of target and behaviour in a training batch | {pairs['real']:.0f} real, "
-        f"{pairs['distinct']:.0f} distinct, {pairs['samples'] * result['length']:.0f} places |"
+        f"| pairs of target and behaviour in a training batch | {pairs['real']:,.0f} real, "
+        f"{pairs['distinct']:,.0f} distinct, {pairs['samples'] * result['length']:,.0f} places |"
     )
-    if "RecBole" not in result["prepare"]:
-        needed = facts["train_rows"] * result["length"] * (8 + 4 + 4) / 1e9
-        lines.append(
-            f"| RecBole: memory for its histories (computed, not run: {facts['train_rows']} rows x "
-            f"{result['length']} x item, time and label) | {needed:.0f} GB, twice while preparing |"
-        )
     for name in ("float32", "bfloat16"):
         peaks = [peak[name] / 1e9 for peak in result["peak_flops"]]
         lines.append(f"| largest matrix product, {name} | {_spread(peaks)} GFLOP/s |")
-    return lines + _aucs(result["auc"])
+    return lines
+
+
+def _memory(result: dict[str, Any]) -> list[str]:
+    lines = ["| memory | |", "| --- | --- |"]
+    for library, facts in result["prepare"].items():
+        lines += [
+            f"| {library}: preparation | {facts['prepare_seconds']:.1f} s, peak "
+            f"{facts['prepared_mb']:,.0f} MB ({facts['imported_mb']:.0f} MB after the imports) |",
+            f"| {library}: peak after training | {result['memory'][library]['peak_mb']:,.0f} MB |",
+        ]
+    for variant, size in result["checkpoint_mb"].items():
+        owner = "recbole_mars" if variant == "float32" else variant
+        lines.append(f"| {owner}: checkpoint | {size:,.1f} MB |")
+    growth = ", ".join(f"{megabytes:,.0f}" for megabytes in result["our_rss_mb"])
+    lines.append(f"| recbole_mars: memory in use after each round | {growth} MB |")
+    if "RecBole" not in result["prepare"]:
+        rows = result["prepare"]["recbole_mars"]["train_rows"]
+        needed = rows * result["length"] * (8 + 4 + 4) / 1e9
+        lines.append(
+            f"| RecBole: its histories, computed and not run ({rows:,} rows x {result['length']} x "
+            f"item, time and label) | {needed:,.0f} GB, twice while it prepares |"
+        )
+    return lines
+
+
+def _profiles(profiles: dict[str, dict[str, float]]) -> list[str]:
+    lines: list[str] = []
+    for variant, shares in profiles.items():
+        parts = ", ".join(f"{name} {share:.1%}" for name, share in shares.items())
+        lines += ["", f"Where a training step goes, {NAMES[variant]}: {parts}."]
+    return lines
 
 
 def _aucs(auc: dict[str, Any]) -> list[str]:
