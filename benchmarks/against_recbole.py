@@ -221,6 +221,8 @@ def measure(args: argparse.Namespace, length: int) -> dict[str, Any]:
     if theirs:
         result["checkpoint_mb"]["RecBole"] = theirs.ask(do="checkpoint", variant=THEIRS[1])["mb"]
     result["memory"] = {name: library.ask(do="memory") for name, library in libraries.items()}
+    if args.rounds:
+        result["workers"] = {n: lib.ask(do="loader_workers") for n, lib in libraries.items()}
     result["auc"] = {"steps": args.auc_steps, "seeds": []}
     for seed in range(2020, 2020 + args.seeds if args.auc_steps else 2020):
         found = {

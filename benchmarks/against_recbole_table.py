@@ -100,6 +100,9 @@ def _memory(result: dict[str, Any]) -> list[str]:
             f"{facts['prepared_mb']:,.0f} MB ({facts['imported_mb']:.0f} MB after the imports) |",
             f"| {library}: peak after training | {result['memory'][library]['peak_mb']:,.0f} MB |",
         ]
+    for library, found in result["workers"].items():
+        each = " and ".join(f"{megabytes:,.0f}" for megabytes in found["own_mb"])
+        lines.append(f"| {library}: two loading processes, own memory | {each} MB |")
     for variant, size in result["checkpoint_mb"].items():
         owner = "recbole_mars" if variant == "float32" else variant
         lines.append(f"| {owner}: checkpoint | {size:,.1f} MB |")

@@ -172,6 +172,22 @@ class Worker:
         largest = sorted(seconds, key=seconds.get, reverse=True)[:shown]
         return {name: seconds[name] / total for name in largest}
 
+    def loader_workers(self, count=2, batches=20):
+        """Memory that each loading process has for itself after some batches, in MB."""
+        config = self.make_config(worker=count)
+        loader = type(self.loaders[0])(config, self.loaders[0]._dataset, None, shuffle=True)
+        if self.library == "recbole_mars":
+            from recbole_mars.plugin.batches import replace_lists
+
+            replace_lists(loader)
+        found = []
+        for number, _ in enumerate(loader):
+            if number == batches:
+                children = psutil.Process().children()
+                found = [child.memory_full_info().uss / 2**20 for child in children]
+                break
+        return {"own_mb": found}
+
     def memory(self):
         return {"peak_mb": peak_rss(), "rss_mb": rss()}
 

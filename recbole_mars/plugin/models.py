@@ -79,6 +79,11 @@ class MARS(_CTRModel):
         if use_id or any(columns.values()):
             users = FieldEmbedding(dataset.user_num, size, use_id=use_id, **columns)
         self.din = DIN(items, users, din_settings(config))
+        if config["mars_precision"] == "bfloat16" and _lacks_bfloat16(config["device"]):
+            self.logger.warning(
+                "mars_precision: bfloat16 is slower than float32 on this processor, which has no "
+                "instructions for it (AMX or AVX512-BF16)"
+            )
 
     def logits(self, interaction: Interaction) -> Tensor:
         return self.din(
@@ -131,6 +136,12 @@ class MARSAlign(_CTRModel):
             device=self.device,
             progress=False,
         )
+
+
+def _lacks_bfloat16(device: torch.device) -> bool:
+    names = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
+    answers = [getattr(torch.cpu, name)() for name in names if hasattr(torch.cpu, name)]
+    return device.type == "cpu" and bool(answers) and not any(answers)
 
 
 def _columns(dataset: MultimodalDataset, id_field: str) -> dict[str, Any]:

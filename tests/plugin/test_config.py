@@ -6,9 +6,12 @@ from dataclasses import asdict
 from typing import Any
 
 import pytest
+import torch
 import yaml
 from recbole.config import Config
+from recbole.data import create_dataset
 
+from recbole_mars import MARS
 from recbole_mars.plugin.config import (
     alignment_settings,
     din_settings,
@@ -105,3 +108,13 @@ def test_donors_lend_the_past_only_when_the_split_is_by_time(empty_cwd):
     config = Config("MARS", "ml-100k")
     assert retrieval_settings(config, temporal=True).donor_time == "before"
     assert retrieval_settings(config, temporal=False).donor_time == "any"
+
+
+@pytest.mark.parametrize(("supported", "warned"), [(True, False), (False, True)])
+def test_bfloat16_without_instructions_is_said(tiny, monkeypatch, caplog, supported, warned):
+    for name in ("_is_avx512_bf16_supported", "_is_amx_tile_supported"):
+        monkeypatch.setattr(torch.cpu, name, lambda: supported, raising=False)
+    settings = {**tiny, "augmentation": "none", "mars_precision": "bfloat16", "use_gpu": False}
+    config = Config("MARS", "world", config_dict=settings)
+    MARS(config, create_dataset(config).build()[0])
+    assert ("slower than float32" in caplog.text) is warned
