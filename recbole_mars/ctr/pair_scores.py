@@ -21,6 +21,7 @@ __all__ = ["Workspace", "pair_scores"]
 
 _PIECE = {"cpu": 1 << 19}  # numbers of the widest layer in a piece: 2 MB in float32
 _PIECE_ELSEWHERE = 1 << 27  # a GPU wants large products
+_MULTIPLE = 256  # of pairs
 _KEPT = 1 << 30  # bytes of activations kept for the backward pass; the others are computed again
 
 
@@ -67,6 +68,12 @@ def pair_scores(
     Under autocast the products are computed in its type and summed in float32.
     Returns (P,), of the type of targets. It can be differentiated once.
     """
+    n_pairs = len(target_of)
+    # Products of few shapes: oneDNN compiles and keeps one for every shape.
+    missing = -n_pairs % _MULTIPLE
+    target_of, behaviour_of = (
+        nn.functional.pad(x, (0, missing)) for x in (target_of, behaviour_of)
+    )
     device = targets.device.type
     dtype = targets.dtype
     if torch.is_autocast_enabled(device):
@@ -79,7 +86,8 @@ def pair_scores(
         varying = nn.functional.linear(behaviours, from_behaviour - difference)
         keep = torch.is_grad_enabled()
         plan = _Plan(target_of, behaviour_of, dtype, workspace or Workspace(), keep)
-        return _PairScores.apply(plan, constant, varying, targets, behaviours, product, *rest)
+        scores = _PairScores.apply(plan, constant, varying, targets, behaviours, product, *rest)
+    return scores[:n_pairs]
 
 
 class _Plan(NamedTuple):
@@ -101,7 +109,9 @@ class _Unit:
         self.widths = [len(self.product), *(len(weight) for weight in self.weights[:-1])]
         self.n_pairs = len(plan.target_of)
         limit = _PIECE.get(self.product.device.type, _PIECE_ELSEWHERE)
-        self.piece = max(1, min(limit // max(self.widths), self.n_pairs))
+        rows = limit // max(self.widths)
+        rows = rows // _MULTIPLE * _MULTIPLE or rows
+        self.piece = max(1, min(rows, self.n_pairs))
 
     def pieces(self) -> Iterator[tuple[int, int]]:
         for begin in range(0, self.n_pairs, self.piece):
