@@ -43,7 +43,10 @@ def gradients(function, layers, inputs, weights):
     ("piece", "kept"), [(1 << 20, 1 << 30), (24, 1 << 30), (24, 8 * 10 * 9), (24, 0)]
 )
 @pytest.mark.parametrize("hidden", [(6, 4), (4, 6, 2), (6,)])
-def test_pieces_equal_plain_layers(monkeypatch, piece, kept, hidden):
+@pytest.mark.parametrize("narrow", [0, 16])
+def test_pieces_equal_plain_layers(monkeypatch, piece, kept, hidden, narrow):
+    monkeypatch.setattr(module, "_NARROW", narrow)
+    monkeypatch.setattr(module, "_MULTIPLE", 4)
     monkeypatch.setitem(module._PIECE, "cpu", piece)
     monkeypatch.setattr(module, "_KEPT", kept)
     layers, inputs = unit(*hidden)
@@ -61,7 +64,9 @@ def test_pieces_equal_plain_layers(monkeypatch, piece, kept, hidden):
         torch.testing.assert_close(mine, theirs, rtol=0, atol=1e-12)
 
 
-def test_gradcheck():
+@pytest.mark.parametrize("narrow", [0, 16])
+def test_gradcheck(monkeypatch, narrow):
+    monkeypatch.setattr(module, "_NARROW", narrow)
     layers, inputs = unit(4, 2)
     places = inputs["target_of"], inputs["behaviour_of"]
     parameters = list(layers.parameters())
@@ -71,7 +76,9 @@ def test_gradcheck():
     )
 
 
-def test_float32_is_within_1e_5_of_float64():
+@pytest.mark.parametrize("narrow", [0, 16])
+def test_float32_is_within_1e_5_of_float64(monkeypatch, narrow):
+    monkeypatch.setattr(module, "_NARROW", narrow)
     torch.manual_seed(1)
     widths = [40, 256, 256, 256, 1]
     layers = nn.ModuleList(nn.Linear(a, b) for a, b in zip(widths, widths[1:]))
@@ -83,7 +90,9 @@ def test_float32_is_within_1e_5_of_float64():
     assert (found - exact).abs().max() < 1e-5
 
 
-def test_bfloat16_is_as_near_as_its_eight_bits_allow():
+@pytest.mark.parametrize("narrow", [0, 16])
+def test_bfloat16_is_as_near_as_its_eight_bits_allow(monkeypatch, narrow):
+    monkeypatch.setattr(module, "_NARROW", narrow)
     torch.manual_seed(1)
     layers, inputs = unit(16, 16)
     layers, inputs = layers.float(), {**inputs}
@@ -120,6 +129,26 @@ def test_memory_is_handed_on_and_never_shared():
     assert len(pickle.dumps(workspace)) < 200
     assert workspace.take(10, weights) is kept
     assert copy.deepcopy(workspace)._free is None
+
+
+def test_scoring_in_inference_mode_between_two_steps():
+    layers, inputs = unit(6, 4)
+    workspace = Workspace()
+    expected = plain(**inputs, layers=layers)
+    for mode in (torch.inference_mode, torch.enable_grad, torch.inference_mode, torch.no_grad):
+        with mode():
+            scores = pair_scores(**inputs, layers=layers, workspace=workspace)
+        torch.testing.assert_close(scores.clone(), expected)
+        if scores.requires_grad:
+            scores.sum().backward()
+
+
+@pytest.mark.parametrize("n", [1, 255, 256, 257, 600])
+def test_no_score_is_padding(n):
+    layers, inputs = unit(6, 4)
+    for name, most in (("target_of", T), ("behaviour_of", K)):
+        inputs[name] = torch.randint(most, (n,))
+    torch.testing.assert_close(pair_scores(**inputs, layers=layers), plain(**inputs, layers=layers))
 
 
 def test_no_pairs():
