@@ -92,6 +92,8 @@ class DIN(nn.Module):
         """
         if self.label_embedding is not None and history_labels is None:
             raise ValueError("history_labels must be given: the model was built with them")
+        if self.borrowed_embedding is not None and borrowed is None:
+            raise ValueError("borrowed must be given: the model was built to mark it")
         lengths = history_mask.sum(1)
         # All vectors are made once, however often a batch holds them.
         places, vectors = self.items.distinct(torch.cat([history[history_mask], target_item]))

@@ -27,6 +27,7 @@ def save_columns(folder: Path, columns: Mapping[str, np.ndarray], notes: Mapping
     try:
         for number, values in enumerate(columns.values()):
             np.save(unfinished / f"{number}.npy", values, allow_pickle=False)
+        os.chmod(unfinished, 0o777 & ~_umask())  # mkdtemp makes it ours alone
         contents = json.dumps({"columns": list(columns), "notes": dict(notes)})
         (unfinished / _CONTENTS).write_text(contents, encoding="utf-8")
         if not folder.exists():
@@ -36,6 +37,12 @@ def save_columns(folder: Path, columns: Mapping[str, np.ndarray], notes: Mapping
             raise
     finally:
         shutil.rmtree(unfinished, ignore_errors=True)
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
 
 
 def load_columns(folder: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:

@@ -23,14 +23,16 @@ class Batches:
         self.loader, self.rows, self.batch_size = loader, loader.sample_size, loader.step
 
     def __iter__(self) -> Iterator[list[int]]:
+        order, generator = torch.arange(self.rows), self.loader.generator
         if self.loader.shuffle:
-            order = torch.randperm(self.rows, generator=self.loader.generator)
-        else:
-            order = torch.arange(self.rows)
+            if generator is None:  # RecBole takes it away from loaders that it saves
+                seed = int(torch.empty((), dtype=torch.int64).random_().item())
+                generator = torch.Generator().manual_seed(seed)
+            order = torch.randperm(self.rows, generator=generator)
         for begin in range(0, self.rows, self.batch_size):
             yield order[begin : begin + self.batch_size].tolist()
         if self.loader.shuffle:  # torch's sampler draws twice an epoch, and uses the first
-            torch.randperm(self.rows, generator=self.loader.generator)
+            torch.randperm(self.rows, generator=generator)
 
     def __len__(self) -> int:
         return -(-self.rows // self.batch_size)

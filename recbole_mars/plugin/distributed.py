@@ -40,6 +40,7 @@ __all__ = [
 ]
 
 _run_recboles = quick_start_module.run_recboles
+_taking_turns: list[bool] = []  # within first_process_first
 
 
 def run_recboles(rank: int, *args: Any) -> None:
@@ -61,8 +62,11 @@ def run_recboles(rank: int, *args: Any) -> None:
 
 @contextmanager
 def first_process_first() -> Iterator[None]:
-    """The run's first process goes through the block, then the others find what it left on disk."""
-    if not (dist.is_available() and dist.is_initialized()):
+    """The run's first process goes through the block, then the others find what it left on disk.
+
+    A block within a block is part of it. All processes have to come to the outer one.
+    """
+    if _taking_turns or not (dist.is_available() and dist.is_initialized()):
         yield
         return
     # The wait is as long as stage 1, more than a group allows by default; who dies is noticed.
@@ -70,7 +74,11 @@ def first_process_first() -> Iterator[None]:
     first = dist.get_rank() == 0
     if not first:
         dist.barrier(group)
-    yield
+    _taking_turns.append(True)
+    try:
+        yield
+    finally:
+        _taking_turns.pop()
     if first:
         dist.barrier(group)
 
@@ -202,6 +210,11 @@ def _compute_as_one() -> None:
     def create_dataset_once(config: Config) -> Any:
         if not config["save_dataset"]:
             return create_dataset(config)
+        if not os.path.isdir(config["data_path"]):  # RecBole's download waits for all processes
+            raise ValueError(
+                f"save_dataset with several processes needs the data in place, but there is no "
+                f"{config['data_path']}; let one process download it first"
+            )
         with first_process_first():
             return create_dataset(config)
 

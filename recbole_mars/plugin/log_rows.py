@@ -74,8 +74,13 @@ class _Gathered(MutableMapping[str, Tensor]):
         elif not isinstance(index, slice):
             places = np.asarray(index)
             index = torch.as_tensor(places if places.size else places.astype(np.int64))
+            index = index.reshape(1) if index.dim() == 0 else index
         added = {name: values[index] for name, values in self.added.items()}
         return _Gathered(self.rows[index], self.columns, added)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> _Gathered:
+        added = {name: values.clone() for name, values in self.added.items()}
+        return _Gathered(self.rows.clone(), self.columns, added)  # the log's columns are shared
 
     def __getitem__(self, name: str) -> Tensor:
         return self.added[name] if name in self.added else self.columns[name][self.rows]

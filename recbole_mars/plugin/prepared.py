@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import glob
 import hashlib
+import os
 import shutil
 from pathlib import Path
 from typing import Any
@@ -31,11 +33,13 @@ class KeptPreparation(Dataset):
     item_feat: Any
 
     def _from_scratch(self) -> None:
+        self._get_preset()
+        if not os.path.isdir(self.dataset_path):
+            self._download()  # for which RecBole lets all processes wait
         with first_process_first():
             self._find_or_prepare()
 
     def _find_or_prepare(self) -> None:
-        self._get_preset()
         folder = self._folder()
         if folder.is_dir() and self.config["keep_prepared"] is not False:
             self._get_field_from_config()
@@ -54,16 +58,19 @@ class KeptPreparation(Dataset):
             if obstacle:
                 self.logger.info(f"the prepared data is not kept: {obstacle}")
                 return
-            self._keep(folder)
-            self.inter_feat = None  # from here on the pages of the files
-            self._restore(folder)
+            try:
+                self._keep(folder)
+                self._restore(folder)  # from here on the pages of the files
+            except (OSError, ValueError) as error:
+                self.logger.warning(f"the prepared data is not kept: {error}")
 
     def _folder(self) -> Path:
         """Its name is a hash of all that the preparation depends on."""
-        digest = hashlib.sha256(__version__.encode())
-        for key in (*dataset_arguments, "duplicates", "numerical_features", "discretization"):
+        digest = hashlib.sha256(f"{__version__} {type(self).__qualname__}".encode())
+        ours = ("duplicates", "encoding", "numerical_features", "discretization")
+        for key in (*dataset_arguments, *ours):
             digest.update(f"{key}={self.config[key]!r};".encode())
-        for file in sorted(Path(self.dataset_path).glob(f"{self.dataset_name}.*")):
+        for file in sorted(Path(self.dataset_path).glob(f"{glob.escape(self.dataset_name)}.*")):
             if file.is_file():
                 found = file.stat()
                 digest.update(f"{file.resolve()} {found.st_size} {found.st_mtime_ns};".encode())

@@ -28,22 +28,19 @@ def read_interactions(
 
     RecBole keeps each token as a Python string and parses in Python, some fifty times as slow.
 
-    columns: header of each column to read, and whether it holds tokens. The categories are in
-    order of appearance. Raises ValueError naming the file and the column for a number that is none.
+    columns: header of each column to read, and whether it holds tokens. Raises ValueError naming
+    the file, with column and line of what is no number; for rows with too many fields, or text in
+    another encoding, with what the parser says.
     """
     vocabularies: dict[str, dict[str, int]] = {name: {} for name, token in columns.items() if token}
     parts: dict[str, list[np.ndarray]] = {name: [] for name in columns}
-    chunks = pd.read_csv(
-        file,
-        delimiter=separator,
-        usecols=list(columns),
-        dtype={name: "category" if token else str for name, token in columns.items()}
-        | {name: np.float64 for name, token in columns.items() if not token},
-        encoding=encoding,
-        chunksize=_CHUNK,
-    )
+    form: dict[str, Any] = {"delimiter": separator, "encoding": encoding, "chunksize": _CHUNK}
+    kinds = {name: "category" if token else np.float64 for name, token in columns.items()}
+    # pandas tells of rows with too many fields only where it reads all columns.
+    whole = set(pd.read_csv(file, nrows=0, delimiter=separator, encoding=encoding)) == set(columns)
+    wanted = None if whole else list(columns)
     try:
-        for chunk in chunks:
+        for chunk in pd.read_csv(file, usecols=wanted, dtype=kinds, **form):
             for name, token in columns.items():
                 values = chunk[name]
                 if token:
@@ -53,8 +50,11 @@ def read_interactions(
                     parts[name].append(place[values.cat.codes.to_numpy()])
                 else:
                     parts[name].append(values.to_numpy())
+    except (pd.errors.ParserError, UnicodeDecodeError) as error:
+        raise ValueError(f"{file}: {error}; see field_separator and encoding") from None
     except ValueError as error:
-        raise ValueError(f"{file}: {error}; float columns must hold numbers") from None
+        where = _bad_number(file, [name for name, token in columns.items() if not token], form)
+        raise ValueError(f"{file}: {where or error}; float columns must hold numbers") from None
     frame = {}
     for name in columns:
         values = np.concatenate(parts.pop(name)) if parts[name] else np.zeros(0)
@@ -64,6 +64,19 @@ def read_interactions(
         else:
             frame[name] = values
     return pd.DataFrame(frame, copy=False)
+
+
+def _bad_number(file: str, columns: list[str], form: dict[str, Any]) -> str:
+    """Where the first text is that is no number."""
+    begin = 2
+    for chunk in pd.read_csv(file, usecols=columns, dtype=str, **form):
+        for name in columns:
+            bad = chunk[name].notna() & pd.to_numeric(chunk[name], errors="coerce").isna()
+            if bad.any():
+                row = int(np.flatnonzero(bad)[0])
+                return f"column {name}, line {begin + row}: {chunk[name].iloc[row]!r} is no number"
+        begin += len(chunk)
+    return ""
 
 
 class FlatReading(Dataset):

@@ -39,6 +39,11 @@ class VectorizedSplits(Dataset):
     def _split_within(self, group_by: str, bounds: Callable[[int], Sequence[int]]) -> list[Any]:
         """Cut each group's rows, as they stand, at bounds(number of rows)."""
         groups = self.inter_feat[group_by].numpy()
+        if not len(groups):
+            raise ValueError(
+                "there is nothing to split: no user has a target; a user's first interaction is "
+                "none unless min_history is 0"
+            )
         _, first, group = np.unique(groups, return_index=True, return_inverse=True)
         rank = np.empty(len(first), dtype=np.int32)  # groups in their order of appearance
         rank[np.argsort(first)] = np.arange(len(first), dtype=np.int32)
@@ -46,10 +51,10 @@ class VectorizedSplits(Dataset):
         order = np.argsort(ranks, kind="stable")
         totals = np.bincount(ranks, minlength=len(first))
         sizes, which = np.unique(totals, return_inverse=True)
-        cuts = np.array([bounds(int(size)) for size in sizes]).reshape(len(sizes), -1)[which]
+        cuts = np.array([list(bounds(int(size))) for size in sizes])[which]
         starts = np.cumsum(totals) - totals
         ranks = ranks[order]
         position = np.arange(len(order)) - starts[ranks]
-        part = sum((position >= cuts[ranks, i]).astype(np.int8) for i in range(cuts.shape[1]))
+        part = (position[:, None] >= cuts[ranks]).sum(1, dtype=np.int8)
         self._drop_unused_col()
         return [self.copy(self.inter_feat[order[part == i]]) for i in range(cuts.shape[1] + 1)]

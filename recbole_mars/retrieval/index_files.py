@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
+import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -45,10 +45,11 @@ def write_index(
                 f"saving an index replaces the whole folder {folder}, but it holds "
                 f"{', '.join(foreign[:5])}; name a new or an empty folder"
             )
-    fresh = folder.with_name(f".{folder.name}.{os.getpid()}.writing")
-    replaced = folder.with_name(f".{folder.name}.{os.getpid()}.replaced")
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    place = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
+    fresh, replaced = place / "writing", place / "replaced"
     try:
-        fresh.mkdir(parents=True)
+        fresh.mkdir()
         for name, values in arrays.items():
             np.save(fresh / f"{name}.npy", values, allow_pickle=False)
         if approximate is not None:
@@ -58,10 +59,14 @@ def write_index(
         (fresh / _SETTINGS).write_text(json.dumps(described, indent=2) + "\n", encoding="utf-8")
         if folder.exists():
             folder.rename(replaced)
-        fresh.rename(folder)
+        try:
+            fresh.rename(folder)
+        except OSError:
+            if replaced.exists():
+                replaced.rename(folder)
+            raise
     finally:
-        shutil.rmtree(fresh, ignore_errors=True)
-    shutil.rmtree(replaced, ignore_errors=True)
+        shutil.rmtree(place, ignore_errors=True)
 
 
 def read_index(

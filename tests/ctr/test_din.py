@@ -174,6 +174,8 @@ def test_every_parameter_learns():
 def test_bad_input_is_refused():
     with pytest.raises(ValueError, match="history_labels must be given"):
         make_din(history_labels=True)(**{**batch(), "history_labels": None})
+    with pytest.raises(ValueError, match="borrowed must be given"):
+        make_din(mark_borrowed=True)(**{**batch(), "borrowed": None})
     with pytest.raises(ValueError, match="user must be given"):
         make_din()(**{**batch(), "user": None})
     with pytest.raises(ValueError, match="activation"):

@@ -84,8 +84,14 @@ def test_what_does_not_fit_is_refused(settings):
         ({"mars_activation": "dice"}, "layers must have one shape"),
         ({"embedding_size": 3}, "the embedding of item_id"),
         ({"mars_use_user_id": True}, "does not read user features"),
+        ({"history_labels": True}, "history_labels must be False"),
+        ({"mars_attention_softmax": True}, "mars_attention_softmax must be False"),
+        ({"mars_precision": "bfloat16"}, "mars_precision must be float32"),
+        ({"load_col": {**settings["load_col"], "item": ["item_id"]}}, "item fields must be"),
     ]
     for change, message in cases:
         ours, *_ = prepare("MARS", {**settings, **EQUAL, **change})
+        before = {name: tensor.clone() for name, tensor in ours.state_dict().items()}
         with pytest.raises(ValueError, match=message):
             copy_recbole_din(theirs, ours)
+        assert all(tensor.equal(before[name]) for name, tensor in ours.state_dict().items())

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import os
+import pickle
 
 import numpy as np
 import pytest
@@ -10,8 +12,11 @@ import torch
 from recbole.config import Config
 from recbole.data import create_dataset, data_preparation
 from recbole.data.dataset import Dataset, SequentialDataset
+from recbole.data.interaction import Interaction
 
+from recbole_mars.data import columns as columns_module
 from recbole_mars.data import load_columns, save_columns
+from recbole_mars.plugin import prepared, reading
 from recbole_mars.plugin.batches import Batches, replace_lists
 from recbole_mars.plugin.dataset import ROW_FIELD
 
@@ -56,6 +61,7 @@ def make(settings, name="odd", **changes):
 
 
 def same(ours, theirs):
+    """Fields, numbers of tokens and side features, whatever was filtered."""
     assert ours.field2type == theirs.field2type
     assert ours.field2seqlen == theirs.field2seqlen
     for field, tokens in theirs.field2id_token.items():
@@ -68,17 +74,51 @@ def same(ours, theirs):
         ours_, theirs_ = getattr(ours, table), getattr(theirs, table)
         assert list(ours_) == list(theirs_)
         for name in theirs_:
+            assert len(ours_[name]) == len(theirs_[name])
             pairs = zip(ours_[name].tolist(), theirs_[name].tolist())
             assert all(np.array_equal(a, b, equal_nan=False) for a, b in pairs)
 
 
-def test_reading_equals_recbole(odd):
-    config = Config("MARS", "odd", config_dict=odd)
+@pytest.mark.parametrize("chunk", [1 << 20, 2])
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {"filter_inter_by_user_or_item": False},
+        {"user_inter_num_interval": "[2,inf)", "filter_inter_by_user_or_item": False},
+        {"item_inter_num_interval": "[2,inf)", "filter_inter_by_user_or_item": False},
+        {"rm_dup_inter": "first", "filter_inter_by_user_or_item": False},
+        {"val_interval": {"timestamp": "[9,20]"}},
+        {"alias_of_user_id": ["device"], "filter_inter_by_user_or_item": False},
+        {"unload_col": {"inter": ["device"]}, "load_col": None, "threshold": None},
+    ],
+    ids=str,
+)
+def test_reading_equals_recbole(odd, monkeypatch, changes, chunk):
+    monkeypatch.setattr(reading, "_CHUNK", chunk)
+    config = Config("MARS", "odd", config_dict={**odd, **changes})
     ours, theirs = create_dataset(config), Dataset(config)
-    assert theirs.field2id_token["user_id"].tolist() == ["[PAD]", "007", "q", "7"]
+    assert len(theirs.inter_feat)
     same(ours, theirs)
     expected = theirs.inter_feat.sort_values(["user_id", "timestamp"], kind="stable")
     assert ours.inter_feat.to_dict("list") == expected.to_dict("list")
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("7\ta b\t4\tsoon\tphone\n", r"column timestamp:float, line 9: 'soon' is no number"),
+        ("7\ta b\t4\t3\tphone\tmore\n", "field_separator and encoding"),
+    ],
+)
+@pytest.mark.parametrize("chunk", [1 << 20, 2])
+def test_a_bad_row_is_named(odd, monkeypatch, text, message, chunk):
+    monkeypatch.setattr(reading, "_CHUNK", chunk)
+    with open(os.path.join(odd["data_path"], "odd", "odd.inter"), "a", encoding="utf-8") as file:
+        file.write(text)
+    with pytest.raises(ValueError, match=message) as caught:
+        make(odd)
+    assert "odd.inter" in str(caught.value)
 
 
 @pytest.mark.parametrize(
@@ -90,7 +130,9 @@ def test_reading_equals_recbole(odd):
         ("split_by_ratio", ([8, 1, 1], "user_id")),
         ("split_by_ratio", ([0.4, 0.3, 0.3], "user_id")),
         ("split_by_ratio", ([3, 1], "user_id")),
+        ("split_by_ratio", ([1], "user_id")),
         ("split_by_ratio", ([8, 1, 1], None)),
+        ("time_based_split", ([8, 1, 1], "user_id")),
     ],
 )
 @pytest.mark.parametrize("order", ["time", "random"])
@@ -102,11 +144,41 @@ def test_splits_equal_recbole(tiny, method, arguments, order):
     else:
         torch.manual_seed(0)
         dataset.shuffle()
+    plain = dataset.copy(Interaction({n: dataset.inter_feat[n] for n in dataset.inter_feat}))
     ours = getattr(dataset, method)(*arguments)
-    theirs = getattr(SequentialDataset, method)(dataset, *arguments)
+    theirs = getattr(SequentialDataset, method)(plain, *arguments)
     assert len(ours) == len(theirs)
     for mine, other in zip(ours, theirs):
         assert mine.inter_feat[ROW_FIELD].tolist() == other.inter_feat[ROW_FIELD].tolist()
+
+
+def test_users_without_a_target_are_told_of(odd):
+    rows = [line for line in ROWS.splitlines(keepends=True) if line.startswith(("user", "7\té"))]
+    with open(os.path.join(odd["data_path"], "odd", "odd.inter"), "w", encoding="utf-8") as file:
+        file.writelines(rows)
+    with pytest.raises(ValueError, match="no user has a target"):
+        make(odd).build()
+
+
+def test_rows_are_an_interaction(tiny):
+    dataset = make(tiny, "world")
+    dataset._change_feat_format()
+    rows = dataset.inter_feat
+    plain = Interaction({name: rows[name] for name in rows})
+    for index in ([3, 1], slice(2, 9, 3), range(1, 4), torch.tensor([5]), np.array([], dtype=int)):
+        assert rows[index].numpy().keys() == plain.numpy().keys()
+        for name in plain:
+            assert torch.equal(rows[index][name], plain[name][index])
+    assert rows[3]["item_id"].tolist() == [int(plain["item_id"][3])]
+    twin = copy.deepcopy(rows)
+    twin["extra"] = torch.arange(len(twin))
+    twin.sort(by="item_id")
+    assert torch.equal(twin["item_id"], plain["item_id"].sort(stable=True)[0])
+    assert torch.equal(plain["item_id"][twin["extra"]], twin["item_id"])
+    twin.drop("extra")
+    assert "extra" not in twin
+    assert torch.equal(rows["item_id"], plain["item_id"])
+    assert pickle.loads(pickle.dumps(rows))["item_id"].equal(plain["item_id"])
 
 
 def test_an_unknown_way_to_leave_one_out_is_named(tiny):
@@ -150,8 +222,21 @@ def test_damaged_kept_data_is_made_anew(odd, damage, caplog):
     same(dataset, make(odd, keep_prepared=False))
 
 
-def test_small_data_is_not_kept_unasked(odd):
+def test_small_data_is_not_kept_unasked(odd, monkeypatch):
     assert not make(odd)._folder().exists()
+    monkeypatch.setattr(prepared, "_WORTH_KEEPING", 3)
+    assert make(odd)._folder().exists()
+    assert make(odd, encoding="latin-1", keep_prepared=False)._folder() != make(odd)._folder()
+
+
+def test_a_disk_that_cannot_be_written_to_costs_the_copy_only(odd, monkeypatch, caplog):
+    def full(*_, **__):
+        raise OSError("no space left")
+
+    monkeypatch.setattr(prepared, "save_columns", full)
+    dataset = make(odd, keep_prepared=True)
+    assert "not kept: no space left" in caplog.text
+    same(dataset, make(odd, keep_prepared=False))
 
 
 def test_what_flat_columns_cannot_hold_is_said(odd, caplog):
@@ -170,6 +255,7 @@ def test_columns_are_written_whole_or_not_at_all(tmp_path):
     assert notes == {"n": 1}
     assert list(found) == ["x", "odd/name"]
     assert found["x"].tolist() == [0, 1, 2]
+    assert folder.stat().st_mode & 0o777 == 0o777 & ~columns_module._umask()
     found["x"][0] = 7  # in this process only
     assert load_columns(folder)[0]["x"][0] == 0
     assert [path.name for path in folder.parent.iterdir()] == ["columns"]
@@ -180,12 +266,16 @@ def test_columns_are_written_whole_or_not_at_all(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["a"]
 
 
+@pytest.mark.parametrize("generator", [True, False])
 @pytest.mark.parametrize("shuffle", [True, False])
-def test_batches_are_those_of_the_loader(tiny, shuffle):
+def test_batches_are_those_of_the_loader(tiny, shuffle, generator):
     config = Config("MARS", "world", config_dict={**tiny, "shuffle": shuffle})
     batches = []
     for replace in (False, True):
         train, *_ = data_preparation(config, create_dataset(config))
+        if not generator:  # as RecBole leaves loaders that it has saved
+            train.generator = train.sampler.generator = None
+        torch.manual_seed(7)
         if replace:
             replace_lists(train)
             assert isinstance(train.batch_sampler, Batches)
