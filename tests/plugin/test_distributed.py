@@ -47,7 +47,7 @@ def test_together_the_processes_have_the_batches_of_one(n, size, world_size, shu
     generator = torch.Generator().manual_seed(5)
     alone = DataLoader(range(n), size, shuffle=shuffle, generator=generator, collate_fn=list)
     processes = [
-        DataLoader(range(n), batch_sampler=batches, generator=batches.loader.generator)
+        DataLoader(range(n), batch_sampler=batches, generator=batches.batches.loader.generator)
         for batches in dealt(n, size, world_size, shuffle)
     ]
     for _ in range(2):  # epochs
@@ -210,10 +210,14 @@ def test_mars_learns_and_scores_the_same_in_two_processes(tiny, empty_cwd, monke
         mars_attention_hidden=[16],
         learning_rate=0.01,
         epochs=3,
+        save_dataset=True,
+        keep_prepared=True,
     )
     tested = check_two_against_one("MARS", tiny, empty_cwd, monkeypatch)
     assert all(0 < value < 1 for value in tested.values())
     assert len(list(Path("saved/mars").glob("world-*/prefixes-*/prefixes.json"))) == 1
+    assert len(list(Path("saved/mars/data").glob("world-*/contents.json"))) == 1
+    assert Path("saved/world-CTRDataset.pth").is_file()
     # What two processes trained, one loads.
     checkpoint = min(Path("saved").glob("MARS-*.pth"), key=lambda path: path.stat().st_mtime)
     config, model, _, train, _, test = load_data_and_model(str(checkpoint))
