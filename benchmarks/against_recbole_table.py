@@ -169,8 +169,9 @@ def draw(report: dict[str, Any], file: Path) -> None:
         low, high = [min(rate) for rate in rates], [max(rate) for rate in rates]
         speed.fill_between(lengths, low, high, color=colour, alpha=0.2)
     speed.set(xlabel="longest history", ylabel="training samples/s", yscale="log")
+    speed.set_ylim(bottom=100)
     speed.set_title("Training speed of DIN, 256-256-256")
-    speed.legend(frameon=False)
+    speed.legend(frameon=False, loc="lower left", fontsize=8)
     for library, colour in (("RecBole", "#b0413e"), ("recbole_mars", "#1f5a7a")):
         peak = [r["memory"][library]["peak_mb"] / 1000 for r in report["results"]]
         prepared = [r["prepare"][library]["prepared_mb"] / 1000 for r in report["results"]]
@@ -178,7 +179,7 @@ def draw(report: dict[str, Any], file: Path) -> None:
         memory.plot(lengths, prepared, "o--", color=colour, label=f"{library}: preparation")
     memory.set(xlabel="longest history", ylabel="peak memory, GB", ylim=(0, None))
     memory.set_title(f"Memory, {report['dataset']}")
-    memory.legend(frameon=False)
+    memory.legend(frameon=False, fontsize=8)
     for axes in (speed, memory):
         axes.spines[["top", "right"]].set_visible(False)
         axes.set_xticks(lengths)
