@@ -112,16 +112,19 @@ def main() -> None:
     }
     seconds: dict[str, list[float]] = {name: [] for name in ways}
     reference = plain(attention, batch, False).detach()
+    spaces = {name: unit.Workspace() for name in ways}
     for turn in range(args.rounds + 1):
         for name, way in ways.items():
-            batch.restore = {}  # type: ignore[attr-defined]
-            begin = time.perf_counter()
-            found = way()
-            found.sum().backward()
-            taken = time.perf_counter() - begin
-            for constant, value in batch.restore.items():  # type: ignore[attr-defined]
-                setattr(unit, constant, value)
-            error = float((found - reference).abs().max() / reference.abs().max())
+            attention._workspace = spaces[name]
+            for _ in range(2):  # the first finds the others' data in the cache
+                batch.restore = {}  # type: ignore[attr-defined]
+                begin = time.perf_counter()
+                found = way()
+                found.sum().backward()
+                taken = time.perf_counter() - begin
+                for constant, value in batch.restore.items():  # type: ignore[attr-defined]
+                    setattr(unit, constant, value)
+            error = float((found.detach() - reference).abs().max() / reference.abs().max())
             if error > (0.05 if "bfloat16" in name else 1e-4):
                 raise RuntimeError(f"{name} is off by {error}")
             if turn:
