@@ -48,15 +48,16 @@ def write_table(report: dict[str, Any], file: Path, figure: Path) -> None:
         draw(report, figure)
         lines += [f"![throughput and memory by history length]({figure.name})", ""]
     facts = report["machine"]
+    rounds = len(report["results"][0]["our_rss_mb"])
+    measured = f"Rates: median [lowest, highest] over {rounds} rounds taken in turn; ratios: of "
+    measured += "the rates within a round. "
     lines += [
         f"```\n{report['command']}\n```",
         "",
         f"{report['date']}, commit {facts['commit']}, {facts['processor']}, {facts['threads']} "
         f"threads, {facts['device']}, torch {facts['torch']}, RecBole {facts['recbole']}, numpy "
-        f"{facts['numpy']}, pandas {facts['pandas']}. Rates: median [lowest, highest] over "
-        f"{len(report['results'][0]['our_rss_mb'])} rounds taken in turn; ratios: "
-        "of the rates within a round. Batch 2048, embeddings of 10, MLPs 256-256-256 "
-        "(our default sizes: 80-40 and 200-80).",
+        f"{facts['numpy']}, pandas {facts['pandas']}. {measured if rounds else ''}Batch 2048, "
+        "embeddings of 10, MLPs 256-256-256 (our default sizes: 80-40 and 200-80).",
     ]
     file.parent.mkdir(exist_ok=True)
     file.write_text("\n".join(lines) + "\n")
