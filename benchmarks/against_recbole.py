@@ -55,7 +55,7 @@ class Library:
             env=environment,
             text=True,
         )
-        self.facts = self.ask(library=name, dataset=dataset, settings=settings, threads=threads)
+        self.facts = self.ask(package=name, dataset=dataset, settings=settings, threads=threads)
 
     def ask(self, **question: Any) -> dict[str, Any]:
         assert self.process.stdin
@@ -223,10 +223,11 @@ def measure(args: argparse.Namespace, length: int) -> dict[str, Any]:
     result["memory"] = {name: library.ask(do="memory") for name, library in libraries.items()}
     if args.rounds:
         result["workers"] = {n: lib.ask(do="loader_workers") for n, lib in libraries.items()}
-    result["auc"] = {"steps": args.auc_steps, "seeds": []}
-    for seed in range(2020, 2020 + args.seeds if args.auc_steps else 2020):
+    amount = {"steps": args.auc_steps, "epochs": args.auc_epochs}
+    result["auc"] = {**amount, "seeds": []}
+    for seed in range(2020, 2020 + args.seeds if any(amount.values()) else 2020):
         found = {
-            variant: library.ask(do="auc", seed=seed, steps=args.auc_steps, variant=variant)
+            variant: library.ask(do="auc", seed=seed, variant=variant, **amount)
             for library, variant in variants
             if variant in ("float32", "bfloat16", "no anomaly detection")
         }
@@ -281,6 +282,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=2, help="of RecBole a round (%(default)s)")
     parser.add_argument("--rounds", type=int, default=5, help="0: no speed (%(default)s)")
     parser.add_argument("--auc_steps", type=int, default=0, help="steps before the AUC; 0: none")
+    parser.add_argument("--auc_epochs", type=int, default=0, help="epochs before it, instead")
     parser.add_argument("--seeds", type=int, default=3, help="of the AUC (%(default)s)")
     parser.add_argument("--split", choices=SPLITS, default="leave-one-out")
     parser.add_argument("--threads", type=int, default=os.cpu_count(), help="(%(default)s)")

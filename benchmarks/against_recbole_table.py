@@ -131,7 +131,9 @@ def _aucs(auc: dict[str, Any]) -> list[str]:
     if not auc["seeds"]:
         return []
     variants = [name for name in auc["seeds"][0] if name != "seed"]
-    lines = ["", f"Test AUC after {auc['steps']} steps from RecBole's initial weights:", ""]
+    epochs = auc.get("epochs")
+    amount = f"{epochs} epochs" if epochs else f"{auc['steps']} steps"
+    lines = ["", f"Test AUC after {amount} from RecBole's initial weights:", ""]
     lines += ["| seed | " + " | ".join(NAMES[v] for v in variants) + " |"]
     lines += ["| --- " * (len(variants) + 1) + "|"]
     for row in auc["seeds"]:

@@ -46,8 +46,8 @@ class Cut:
 class Worker:
     """A prepared data set, and models of it by variant."""
 
-    def __init__(self, library, dataset, settings):
-        self.library, self.dataset, self.settings = library, dataset, settings
+    def __init__(self, package, dataset, settings):
+        self.package, self.dataset, self.settings = package, dataset, settings
         if library == "recbole_mars":
             import recbole_mars  # noqa: F401
         import recbole.quick_start  # noqa: F401
@@ -70,7 +70,7 @@ class Worker:
 
         model = "DIN"
         settings = {**self.settings, **changes}
-        if self.library == "recbole_mars":
+        if self.package == "recbole_mars":
             model = "MARS"
             settings |= {"augmentation": "none", "history_labels": False}
             settings |= {"mars_use_user_id": False, "mars_activation": "bn_silu"}
@@ -97,7 +97,7 @@ class Worker:
         config = self.make_config(**sizes) if sizes else self.config
         init_seed(config["seed"], True)
         model = get_model(config["model"])(config, self.loaders[0]._dataset)
-        if self.library == "recbole_mars" and not sizes:
+        if self.package == "recbole_mars" and not sizes:
             self.start_like_recbole(model)
         model = model.to(config["device"])
         if variant == "bfloat16":
@@ -137,14 +137,17 @@ class Worker:
         rate = self.facts["test_rows"] / (time.perf_counter() - begin)
         return {"rate": rate, "auc": float(result["auc"])}
 
-    def auc(self, seed, steps, variant):
-        """Test AUC after the same steps from the same seed, and what they took."""
+    def auc(self, seed, variant, steps, epochs):
+        """Test AUC after so many steps, or whole epochs, from the same seed."""
         self.settings["seed"] = seed
         self.config = self.make_config()
         self.prepare()
         self.models = {}
-        found = self.train(variant, steps)
-        return {"auc": self.evaluate(variant)["auc"], "loss": found["loss"]}
+        if not epochs:
+            loss = self.train(variant, steps)["loss"]
+        for _ in range(epochs):
+            loss = self.train(variant, len(self.loaders[0]))["loss"]
+        return {"auc": self.evaluate(variant)["auc"], "loss": loss}
 
     def checkpoint(self, variant):
         trainer = self.trainer(variant)
@@ -176,7 +179,7 @@ class Worker:
         """Memory that each loading process has for itself after some batches, in MB."""
         config = self.make_config(worker=count)
         loader = type(self.loaders[0])(config, self.loaders[0]._dataset, None, shuffle=True)
-        if self.library == "recbole_mars":
+        if self.package == "recbole_mars":
             from recbole_mars.plugin.batches import replace_lists
 
             replace_lists(loader)
