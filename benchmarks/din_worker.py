@@ -48,7 +48,7 @@ class Worker:
 
     def __init__(self, package, dataset, settings):
         self.package, self.dataset, self.settings = package, dataset, settings
-        if library == "recbole_mars":
+        if package == "recbole_mars":
             import recbole_mars  # noqa: F401
         import recbole.quick_start  # noqa: F401
 

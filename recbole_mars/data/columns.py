@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import tempfile
 from collections.abc import Mapping
@@ -23,26 +22,21 @@ def save_columns(folder: Path, columns: Mapping[str, np.ndarray], notes: Mapping
     It is written under another name and then renamed. A folder that is there already stays.
     """
     folder.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
+    place = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
+    unfinished = place / folder.name
     try:
+        unfinished.mkdir()
         for number, values in enumerate(columns.values()):
             np.save(unfinished / f"{number}.npy", values, allow_pickle=False)
-        os.chmod(unfinished, 0o777 & ~_umask())  # mkdtemp makes it ours alone
         contents = json.dumps({"columns": list(columns), "notes": dict(notes)})
         (unfinished / _CONTENTS).write_text(contents, encoding="utf-8")
         if not folder.exists():
-            os.rename(unfinished, folder)
+            unfinished.rename(folder)
     except OSError:
         if not folder.exists():  # else another process was faster
             raise
     finally:
-        shutil.rmtree(unfinished, ignore_errors=True)
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
+        shutil.rmtree(place, ignore_errors=True)
 
 
 def load_columns(folder: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
