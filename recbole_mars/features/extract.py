@@ -12,7 +12,7 @@ from typing import Any, Callable
 
 import numpy as np
 
-from recbole_mars.features.encoder import Encoder
+from recbole_mars.features.encoders import Encoder
 from recbole_mars.features.ids import check_ids, name_few
 from recbole_mars.features.image import load_image, map_images
 from recbole_mars.features.store import (

@@ -1,0 +1,7 @@
+"""Encoders of text and pictures, from two that need no download to large pretrained models."""
+
+from recbole_mars.features.encoders.base import BatchEncoder, Encoder, PreparedBatch
+from recbole_mars.features.encoders.pixels import PixelEncoder
+from recbole_mars.features.encoders.tfidf import TfidfEncoder
+
+__all__ = ["BatchEncoder", "Encoder", "PixelEncoder", "PreparedBatch", "TfidfEncoder"]
