@@ -8,16 +8,20 @@ from recbole_mars.features.encoders import (
     PreparedBatch,
     TfidfEncoder,
 )
-from recbole_mars.features.extract import extract_images, extract_text, join_text
+from recbole_mars.features.execution import Execution
+from recbole_mars.features.extract import Extraction, extract_images, extract_text, join_text
 from recbole_mars.features.image import find_images, load_image
 from recbole_mars.features.imported import check_against_catalogue, import_features
 from recbole_mars.features.store import CorruptStoreError, FeatureStore
+from recbole_mars.features.store_writer import write_store
 from recbole_mars.features.table import FeatureTable
 
 __all__ = [
     "BatchEncoder",
     "CorruptStoreError",
     "Encoder",
+    "Execution",
+    "Extraction",
     "FeatureStore",
     "FeatureTable",
     "PixelEncoder",
@@ -32,4 +36,5 @@ __all__ = [
     "import_features",
     "join_text",
     "load_image",
+    "write_store",
 ]
