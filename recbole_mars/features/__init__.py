@@ -11,6 +11,7 @@ from recbole_mars.features.encoders import (
 from recbole_mars.features.extract import extract_images, extract_text, join_text
 from recbole_mars.features.image import find_images, load_image
 from recbole_mars.features.imported import check_against_catalogue, import_features
+from recbole_mars.features.prompts import PromptTemplate
 from recbole_mars.features.store import CorruptStoreError, FeatureStore
 from recbole_mars.features.table import FeatureTable
 
@@ -22,6 +23,7 @@ __all__ = [
     "FeatureTable",
     "PixelEncoder",
     "PreparedBatch",
+    "PromptTemplate",
     "TfidfEncoder",
     "check_against_catalogue",
     "draw_cover",
