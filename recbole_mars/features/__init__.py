@@ -12,12 +12,14 @@ from recbole_mars.features.extract import extract_images, extract_text, join_tex
 from recbole_mars.features.image import find_images, load_image
 from recbole_mars.features.imported import check_against_catalogue, import_features
 from recbole_mars.features.prompts import PromptTemplate
+from recbole_mars.features.quantise import CosineError, cosine_error, dequantise, quantise
 from recbole_mars.features.store import CorruptStoreError, FeatureStore
 from recbole_mars.features.table import FeatureTable
 
 __all__ = [
     "BatchEncoder",
     "CorruptStoreError",
+    "CosineError",
     "Encoder",
     "FeatureStore",
     "FeatureTable",
@@ -26,6 +28,8 @@ __all__ = [
     "PromptTemplate",
     "TfidfEncoder",
     "check_against_catalogue",
+    "cosine_error",
+    "dequantise",
     "draw_cover",
     "draw_covers",
     "extract_images",
@@ -34,4 +38,5 @@ __all__ = [
     "import_features",
     "join_text",
     "load_image",
+    "quantise",
 ]
