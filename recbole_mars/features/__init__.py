@@ -1,5 +1,6 @@
 """From item texts and pictures to feature vectors that are checked, stored and reused."""
 
+from recbole_mars.features.catalogue_file import read_catalogue
 from recbole_mars.features.covers import draw_cover, draw_covers
 from recbole_mars.features.encoders import (
     BatchEncoder,
@@ -39,4 +40,5 @@ __all__ = [
     "join_text",
     "load_image",
     "quantise",
+    "read_catalogue",
 ]
