@@ -14,6 +14,7 @@ from recbole_mars.features.image import find_images, load_image
 from recbole_mars.features.imported import check_against_catalogue, import_features
 from recbole_mars.features.prompts import PromptTemplate
 from recbole_mars.features.quantise import CosineError, cosine_error, dequantise, quantise
+from recbole_mars.features.reduction import Projection
 from recbole_mars.features.store import CorruptStoreError, FeatureStore
 from recbole_mars.features.table import FeatureTable
 
@@ -26,6 +27,7 @@ __all__ = [
     "FeatureTable",
     "PixelEncoder",
     "PreparedBatch",
+    "Projection",
     "PromptTemplate",
     "TfidfEncoder",
     "check_against_catalogue",
