@@ -3,23 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import NamedTuple
 
 import numpy as np
 
-__all__ = ["CosineError", "cosine_error", "dequantise", "quantise"]
+__all__ = ["cosine_errors", "dequantise", "quantise"]
 
 LEVELS = 127  # -128 is not used: it has no opposite
 SMALLEST = float(np.finfo(np.float32).tiny)  # smaller scales would lose digits
 LARGEST = float(np.finfo(np.float32).max)
+HIGHEST = float(np.nextafter(np.float32(LARGEST / LEVELS), np.float32(0)))  # 127 s stays finite
 BLOCK = 1 << 22  # values at a time: the matrix may exceed the memory
-
-
-class CosineError(NamedTuple):
-    """1 - cosine over the rows: their mean, and the worst."""
-
-    mean: float
-    maximum: float
 
 
 def quantise(matrix: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -51,7 +44,7 @@ def quantise(matrix: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
                 f"matrix must be finite and fit float32, found otherwise in row "
                 f"{rows.start + unfit[0]}; repair or rescale the features"
             )
-        scale = np.maximum(largest / LEVELS, SMALLEST).astype(np.float32)
+        scale = np.clip(largest / LEVELS, SMALLEST, HIGHEST).astype(np.float32)
         # The scale is rounded, so the largest value may come out as 127.00001: rounding mends it.
         quantised[rows] = np.rint(block / scale.astype(np.float64)[:, None])
         scales[rows] = np.where(largest > 0, scale, 0)
@@ -73,11 +66,11 @@ def dequantise(quantised: np.ndarray, scales: np.ndarray) -> np.ndarray:
     return quantised * scales[:, None]
 
 
-def cosine_error(matrix: np.ndarray, restored: np.ndarray) -> CosineError:
-    """How far the directions of rows have turned: 1 - cos, computed as |x/|x| - y/|y||² / 2.
+def cosine_errors(matrix: np.ndarray, restored: np.ndarray) -> np.ndarray:
+    """How far the direction of each row has turned: 1 - cos, computed as |x/|x| - y/|y||² / 2.
 
-    matrix, restored: (n, D) finite floats. Rows of zeros in `matrix` do not count; a row that
-    only `restored` has lost has an error of 1. Without rows to count, the error is 0.
+    matrix, restored: (n, D) finite floats. Returns (n,) float64; 0 for a row of zeros in `matrix`,
+    1 for a row that only `restored` has lost.
 
     Raises ValueError if the shapes differ.
     """
@@ -86,16 +79,13 @@ def cosine_error(matrix: np.ndarray, restored: np.ndarray) -> CosineError:
             f"matrix and restored must have one shape (n, D), "
             f"got {matrix.shape} and {restored.shape}"
         )
-    total, count, maximum = 0.0, 0, 0.0
+    errors = np.empty(len(matrix))
     for rows in _blocks(matrix):
         before, after = _directions(matrix[rows]), _directions(restored[rows])
-        counted, kept = before.any(axis=1), after.any(axis=1)
         # No difference of cosines: 1 - cos would lose half of the digits of a small error.
-        errors = np.square(before - after).sum(axis=1) / 2
-        errors = np.where(kept, errors, 1.0)[counted]
-        total, count = total + errors.sum(), count + len(errors)
-        maximum = max(maximum, errors.max(initial=0.0))
-    return CosineError(float(total / max(count, 1)), float(maximum))
+        turned = np.square(before - after).sum(axis=1) / 2
+        errors[rows] = np.where(before.any(axis=1), np.where(after.any(axis=1), turned, 1.0), 0.0)
+    return errors
 
 
 def _directions(rows: np.ndarray) -> np.ndarray:

@@ -15,7 +15,8 @@ import numpy as np
 
 from recbole_mars.features.ids import check_ids, name_few
 from recbole_mars.features.locking import writing_lock
-from recbole_mars.features.quantise import dequantise, quantise
+from recbole_mars.features.quantise import cosine_errors, dequantise, quantise
+from recbole_mars.features.reduction import Projection
 from recbole_mars.features.scaled_matrix import ScaledMatrix
 from recbole_mars.features.store import DATA_FILES, FORMAT, MANIFEST, FeatureStore, describe_file
 
@@ -56,7 +57,7 @@ class StoreWriter:
         self._fresh = self._folder.with_name(f".{self._folder.name}.writing")
         self.present = np.zeros(len(ids), dtype=bool)
         self._scales = np.zeros(len(ids), dtype=np.float32) if dtype == "int8" else None
-        self._lost = np.zeros(len(ids))  # 1 - cosine of each row, to what int8 makes of it
+        self._turned = np.zeros(len(ids), dtype=np.float32)  # 1 - cosine, by int8
 
     def __enter__(self) -> StoreWriter:
         self._lock = writing_lock(self._folder)
@@ -108,7 +109,7 @@ class StoreWriter:
             self._check_fit(rows, filled, _cast(vectors, "float16"), "rescale the features")
             vectors = _cast(vectors, "float16").astype(np.float32)
             self._matrix[rows], self._scales[rows] = quantised, scales = quantise(vectors)
-            self._lost[rows] = _cosine_loss(vectors, dequantise(quantised, scales))
+            self._turned[rows] = cosine_errors(vectors, dequantise(quantised, scales))
         else:
             stored = _cast(vectors, self.dtype)
             remedy = "rescale the features" if self.dtype == "float32" else "use dtype='float32'"
@@ -125,7 +126,7 @@ class StoreWriter:
         if self._scales is not None and isinstance(matrix, ScaledMatrix):
             self._matrix[rows] = matrix.quantised[store_rows]
             self._scales[rows] = matrix.scales[store_rows]
-            self._lost[rows] = store.cosine_error[store_rows]
+            self._turned[rows] = store.cosine_error[store_rows]
             self.present[rows] = store.present[store_rows]
         else:
             self.put(rows, matrix[store_rows])
@@ -140,14 +141,14 @@ class StoreWriter:
         sources: np.ndarray | None = None,
         truncated: np.ndarray | None = None,
         broken: Mapping[str, str] | None = None,
-        arrays: Mapping[str, np.ndarray] | None = None,
+        projection: Projection | None = None,
     ) -> FeatureStore:
         """Finish the store, in place of the one that the folder holds, and open it.
 
         present: (n,) bool, if not the rows with values. sources: (n, 32) uint8, the SHA-256 of
         what each row was made from, zeros for nothing. truncated: (n,) bool, whether the model
-        could read only a part of it. broken: id → why its picture did not decode. arrays: further
-        arrays to keep, of the names in `DATA_FILES`.
+        could read only a part of it. broken: id → why its picture did not decode. projection: how
+        the vectors were reduced.
         """
         if present is not None:
             self._refuse(
@@ -158,12 +159,14 @@ class StoreWriter:
         n = len(self.ids)
         self._matrix.flush()
         del self._matrix
-        kept: dict[str, np.ndarray] = {"present.npy": self.present, **(arrays or {})}
+        kept = {"present.npy": self.present}
         kept["sources.npy"] = np.zeros((n, 32), np.uint8) if sources is None else sources
         kept["truncated.npy"] = np.zeros(n, bool) if truncated is None else truncated
         if self._scales is not None:
             kept["scales.npy"] = self._scales
-            kept["cosine_error.npy"] = self._lost.astype(np.float32)
+            kept["cosine_error.npy"] = self._turned
+        if projection is not None:
+            projection.save(self._fresh)
         for name, array in kept.items():
             np.save(self._fresh / name, array, allow_pickle=False)
         _write_text(self._fresh / "ids.txt", "".join(f"{item}\n" for item in self.ids))
@@ -264,14 +267,6 @@ def check_target(folder: Path, dtype: str) -> None:
 def _cast(vectors: np.ndarray, dtype: str) -> np.ndarray:
     with np.errstate(over="ignore", under="ignore"):
         return np.ascontiguousarray(vectors, dtype=dtype)
-
-
-def _cosine_loss(vectors: np.ndarray, restored: np.ndarray) -> np.ndarray:
-    """1 - cosine, row by row; 0 for rows of zeros."""
-    x, y = vectors.astype(np.float64), restored.astype(np.float64)
-    norms = np.linalg.norm(x, axis=1) * np.linalg.norm(y, axis=1)
-    cosine = np.divide((x * y).sum(axis=1), norms, out=np.ones(len(x)), where=norms > 0)
-    return np.maximum(0.0, 1.0 - cosine)
 
 
 def _one_line(text: str) -> str:
