@@ -10,7 +10,7 @@ from typing import Any
 
 from recbole_mars.features.ids import check_ids
 
-__all__ = ["read_catalogue"]
+__all__ = ["TYPES", "read_catalogue", "split_types", "tabbed_lines"]
 
 TYPES = ("token", "token_seq", "float", "float_seq")
 ID_FIELDS = ("item_id", "id")
@@ -39,14 +39,19 @@ def read_catalogue(
     fit the header, or an id is empty or stands twice; names the file and the line.
     """
     path = Path(path)
-    readers = {".item": _tabbed, ".tsv": _tabbed, ".csv": _comma_separated, ".jsonl": _objects}
+    readers = {
+        ".item": tabbed_lines,
+        ".tsv": tabbed_lines,
+        ".csv": _comma_separated,
+        ".jsonl": _objects,
+    }
     reader = readers.get(path.suffix.lower())
     if reader is None:
         raise ValueError(f"a catalogue must be one of {sorted(readers)}, got {path}; convert it")
     try:
         lines = reader(path)
         _, header = next(lines, (0, []))
-        names, types = _split_types(header)
+        names, types = split_types(header)
         id_field = _id_column(path, names, types, id_field)
         wanted = [name for name in names if name != id_field] if fields is None else list(fields)
         at = [_position(path, names, name) for name in [id_field, *wanted]]
@@ -79,8 +84,8 @@ def read_catalogue(
     return ids, dict(zip(wanted, values))
 
 
-def _split_types(header: Sequence[str]) -> tuple[list[str], list[str]]:
-    """Names and types, '' for none."""
+def split_types(header: Sequence[str]) -> tuple[list[str], list[str]]:
+    """The names and types, '' for none, of columns like `item_id:token`."""
     names, types = [], []
     for column in header:
         name, _, kind = column.rpartition(":")
@@ -110,7 +115,7 @@ def _position(path: Path, names: list[str], name: str) -> int:
     return names.index(name)
 
 
-def _tabbed(path: Path) -> Iterator[tuple[int, list[str]]]:
+def tabbed_lines(path: Path) -> Iterator[tuple[int, list[str]]]:
     """Line number and fields of each line, the header first."""
     with open(path, encoding="utf-8-sig", newline="\n") as file:
         for number, line in enumerate(file, start=1):
