@@ -10,9 +10,10 @@ from recbole_mars.features.encoders import (
     TfidfEncoder,
 )
 from recbole_mars.features.execution import Execution
-from recbole_mars.features.extract import Extraction, extract_images, extract_text, join_text
+from recbole_mars.features.extract import Extraction, extract_images, extract_text
 from recbole_mars.features.image import find_images, load_image
 from recbole_mars.features.imported import check_against_catalogue, import_features
+from recbole_mars.features.joining import join_text
 from recbole_mars.features.prompts import PromptTemplate
 from recbole_mars.features.quantise import cosine_errors, dequantise, quantise
 from recbole_mars.features.reduction import Projection

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import logging
-import math
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -24,7 +23,7 @@ from recbole_mars.features.sources import Sources
 from recbole_mars.features.store import FORMAT, MANIFEST, CorruptStoreError, FeatureStore
 from recbole_mars.features.store_writer import check_target, write_store
 
-__all__ = ["Extraction", "extract_images", "extract_text", "join_text"]
+__all__ = ["Extraction", "extract_images", "extract_text"]
 
 logger = logging.getLogger(__name__)
 
@@ -56,33 +55,6 @@ class Extraction:
                 f"{self.shards_left} shards are still to do"
             )
         return self.result
-
-
-def join_text(columns: Sequence[Sequence[object]]) -> list[str]:
-    """Join what several columns say of an item into one text, each part a sentence.
-
-    columns: equally long, of strings; None, NaN and blank parts are skipped. An item without any
-    part gets ''. Raises ValueError if the columns differ in length or hold something else.
-    """
-    lengths = [len(column) for column in columns]
-    if len(set(lengths)) != 1:
-        raise ValueError(f"columns must have one length, got {lengths}; give a part per item")
-    texts = []
-    for row, parts in enumerate(zip(*columns)):
-        sentences = []
-        for part in parts:
-            if part is None or (isinstance(part, float) and math.isnan(part)):
-                continue
-            if not isinstance(part, str):
-                raise ValueError(
-                    f"columns must hold strings, got {part!r} in row {row}; "
-                    f"convert the column to strings"
-                )
-            part = part.strip()
-            if part:
-                sentences.append(part if part[-1] in ".!?" else f"{part}.")
-        texts.append(" ".join(sentences))
-    return texts
 
 
 def extract_text(
