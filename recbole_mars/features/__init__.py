@@ -6,6 +6,7 @@ from recbole_mars.features.encoders import (
     Encoder,
     PixelEncoder,
     PreparedBatch,
+    TextEncoder,
     TfidfEncoder,
 )
 from recbole_mars.features.extract import extract_images, extract_text, join_text
@@ -22,6 +23,7 @@ __all__ = [
     "FeatureTable",
     "PixelEncoder",
     "PreparedBatch",
+    "TextEncoder",
     "TfidfEncoder",
     "check_against_catalogue",
     "draw_cover",

@@ -51,7 +51,7 @@ def pick_dtype(name: str, config: Any) -> torch.dtype:
         dtype = getattr(part, "dtype", None)
         if isinstance(dtype, str):
             dtype = getattr(torch, dtype.replace("torch.", ""), None)
-        if dtype in DTYPES.values():
+        if isinstance(dtype, torch.dtype) and dtype in DTYPES.values():
             return dtype
     return torch.float32
 

@@ -45,7 +45,7 @@ def pool(hidden: torch.Tensor, mask: torch.Tensor, how: str = "mean") -> torch.T
     if how == "weightedmean":
         # sentence-transformers' positions count from the first token, too.
         position = torch.where(real, real.cumsum(dim=1), 0).float()
-        total = torch.einsum("bl,bld->bd", position, kept.float())
+        total = (kept.float() * position[..., None]).sum(dim=1)
         return total / position.sum(dim=1, keepdim=True).clamp_min(1.0)
     total = kept.sum(dim=1, dtype=torch.float32)
     count = real.sum(dim=1, keepdim=True, dtype=torch.float32).clamp_min(1.0)
