@@ -70,7 +70,7 @@ def fetch_model(
     Raises ValueError if there is no such folder, the model cannot be had, or it has no weights.
     """
     path = Path(name).expanduser()
-    if path.is_dir():
+    if name and path.is_dir():
         if revision is not None:
             raise ValueError(
                 f"revision {revision!r} is for models of the hub, but {name} is a local folder; "
@@ -78,10 +78,10 @@ def fetch_model(
             )
         folder = path.resolve()
     else:
-        if path.exists() or not re.fullmatch(r"\w[\w.-]*(/[\w.-]+)?", name):
+        if path.is_file() or not re.fullmatch(r"\w[\w.-]*(/[\w.-]+)?", name):
             raise ValueError(
                 f"model must be a folder with a config.json, or 'owner/name' on the Hugging Face "
-                f"hub, got {name!r}, which is {'a file' if path.exists() else 'not there'}"
+                f"hub, got {name!r}, which is {'a file' if path.is_file() else 'not there'}"
             )
         folder = _download(name, revision, prefix, code)
     if not any((folder / file).is_file() for file in ("config.json", "modules.json")):
