@@ -7,6 +7,7 @@ from recbole_mars.features.encoders import (
     Encoder,
     PixelEncoder,
     PreparedBatch,
+    TextEncoder,
     TfidfEncoder,
 )
 from recbole_mars.features.execution import Execution
@@ -33,6 +34,7 @@ __all__ = [
     "PreparedBatch",
     "Projection",
     "PromptTemplate",
+    "TextEncoder",
     "TfidfEncoder",
     "check_against_catalogue",
     "cosine_errors",

@@ -2,6 +2,14 @@
 
 from recbole_mars.features.encoders.base import BatchEncoder, Encoder, PreparedBatch
 from recbole_mars.features.encoders.pixels import PixelEncoder
+from recbole_mars.features.encoders.text_model import TextEncoder
 from recbole_mars.features.encoders.tfidf import TfidfEncoder
 
-__all__ = ["BatchEncoder", "Encoder", "PixelEncoder", "PreparedBatch", "TfidfEncoder"]
+__all__ = [
+    "BatchEncoder",
+    "Encoder",
+    "PixelEncoder",
+    "PreparedBatch",
+    "TextEncoder",
+    "TfidfEncoder",
+]
