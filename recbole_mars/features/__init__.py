@@ -4,6 +4,7 @@ from recbole_mars.features.covers import draw_cover, draw_covers
 from recbole_mars.features.encoders import (
     BatchEncoder,
     Encoder,
+    ImageEncoder,
     PixelEncoder,
     PreparedBatch,
     TfidfEncoder,
@@ -20,6 +21,7 @@ __all__ = [
     "Encoder",
     "FeatureStore",
     "FeatureTable",
+    "ImageEncoder",
     "PixelEncoder",
     "PreparedBatch",
     "TfidfEncoder",

@@ -60,7 +60,8 @@ def fetch_model(name: str, *, revision: str | None = None, prefix: str = "") -> 
     HF_HUB_OFFLINE work as they do everywhere.
 
     revision: branch, tag or commit on the hub. prefix: of the weights that are needed, a regular
-    expression: weight files that hold none of these are neither downloaded nor read.
+    expression: weight files that hold none of these are neither downloaded nor read, unless the
+    model has no such weights at all.
 
     Raises ValueError if there is no such folder, the model cannot be had, or it has no weights.
     """
@@ -120,9 +121,10 @@ def _download(name: str, revision: str | None, prefix: str) -> Path:
 
 
 def _files_with(index: Path, prefix: str) -> set[str]:
-    """Weight files that hold a tensor whose name starts like this."""
+    """Weight files that hold a tensor whose name starts like this; all, if there is no such."""
     places: dict[str, str] = json.loads(index.read_bytes())["weight_map"]
-    return {file for tensor, file in places.items() if re.match(prefix, tensor)}
+    found = {file for tensor, file in places.items() if re.match(prefix, tensor)}
+    return found or set(places.values())
 
 
 def _matching(folder: Path, patterns: Sequence[str]) -> list[str]:
