@@ -10,7 +10,7 @@ from PIL import Image
 
 from recbole_mars.features.encoders.image_recipe import find_recipe
 from recbole_mars.features.encoders.model_folder import ModelFolder
-from recbole_mars.features.encoders.vision_loading import transformers_version
+from recbole_mars.features.encoders.vision_loading import one_line, transformers_version
 
 __all__ = ["ImageProcessor"]
 
@@ -40,7 +40,8 @@ class ImageProcessor:
         except Exception as error:  # of whatever the processor's class needs
             raise ValueError(
                 f"model {folder.name!r} needs an image processor that transformers "
-                f"{__version__} can load from its preprocessor_config.json: {error}; "
+                f"{__version__} can load from its preprocessor_config.json: "
+                f"{one_line(error)}; "
                 f"choose a model for pictures, or install what is missing"
             ) from error
         self._recipe = find_recipe(self._processor)

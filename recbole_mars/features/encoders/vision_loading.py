@@ -16,7 +16,7 @@ from recbole_mars.features.encoders.model_folder import ModelFolder
 
 # `transformers` takes seconds to import: these files do so once it is needed.
 
-__all__ = ["LoadOptions", "load_pretrained", "read_config", "transformers_version"]
+__all__ = ["LoadOptions", "load_pretrained", "one_line", "read_config", "transformers_version"]
 
 logger = logging.getLogger(__name__)
 
@@ -48,6 +48,11 @@ class LoadOptions:
                 f"device_map and load_in_8bit need {' and '.join(needed)}, found no "
                 f"{' and no '.join(missing)}; pip install 'recbole_mars[large]'"
             )
+
+
+def one_line(error: BaseException) -> str:
+    """What an error says, without its line breaks."""
+    return " ".join(str(error).split()) or type(error).__name__
 
 
 def transformers_version() -> tuple[int, int]:
@@ -86,7 +91,8 @@ def read_config(folder: ModelFolder, trust_remote_code: bool) -> Any:
             ) from error
         raise ValueError(
             f"config.json of model {folder.name!r} must name a model of transformers "
-            f"{transformers.__version__}: {error}; choose another model, or update transformers"
+            f"{transformers.__version__}: {one_line(error)}; choose another model, or update "
+            f"transformers"
         ) from error
 
 
@@ -123,7 +129,7 @@ def load_pretrained(
         raise
     except Exception as error:  # of transformers, safetensors, accelerate, bitsandbytes
         raise ValueError(
-            f"cannot load model {folder.name!r} from {folder.path}: {error}; "
+            f"cannot load model {folder.name!r} from {folder.path}: {one_line(error)}; "
             f"get the model's folder anew, or update transformers {transformers.__version__}"
         ) from error
     names = {kind: sorted(report[f"{kind}_keys"]) for kind in ("missing", "unexpected")}

@@ -180,7 +180,7 @@ def test_weights_of_another_size_are_an_error(editable) -> None:
     key = next(key for key in weights if key.endswith("vit.layernorm.weight"))
     weights[key] = torch.ones(7)
     save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
-    with pytest.raises(ValueError, match="cannot load model .* get the model's folder anew"):
+    with pytest.raises(ValueError, match=r"cannot load model .* get the model's folder anew"):
         ImageEncoder(folder).load()
 
 
@@ -293,7 +293,7 @@ def test_vectors_that_are_not_finite_are_an_error(editable, pictures) -> None:
     key = next(key for key in weights if key.endswith("vit.layernorm.weight"))
     weights[key] = torch.full((32,), 3e38)
     save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
-    with pytest.raises(ValueError, match="must give finite vectors.*use dtype 'bfloat16' or"):
+    with pytest.raises(ValueError, match=r"must give finite vectors.*use dtype 'bfloat16' or"):
         encode(ImageEncoder(folder), pictures)
 
 
@@ -331,9 +331,9 @@ def test_provenance(saved) -> None:
 
 def test_options_that_cannot_be(saved, tmp_path) -> None:
     folder, _ = saved("vit")
-    with pytest.raises(ValueError, match="pooling must be one of .* got 'max'"):
+    with pytest.raises(ValueError, match=r"pooling must be one of .* got 'max'"):
         ImageEncoder(folder, pooling="max")
-    with pytest.raises(ValueError, match="dtype must be 'auto' or one of .* got 'int8'"):
+    with pytest.raises(ValueError, match=r"dtype must be 'auto' or one of .* got 'int8'"):
         ImageEncoder(folder, dtype="int8")
     with pytest.raises(ValueError, match="got 'gpu'"):
         ImageEncoder(folder, device="gpu")
@@ -357,7 +357,7 @@ def test_eight_bits_need_their_packages(saved, monkeypatch) -> None:
 def test_models_that_are_not_for_pictures(editable, tmp_path) -> None:
     folder = editable("vit")
     (folder / "preprocessor_config.json").unlink()
-    with pytest.raises(ValueError, match="needs an image processor .*preprocessor_config"):
+    with pytest.raises(ValueError, match=r"needs an image processor .*preprocessor_config"):
         ImageEncoder(folder).settings()
     config = json.loads((folder / "config.json").read_text())
     (folder / "config.json").write_text(json.dumps({**config, "model_type": "vit_mae"}))
@@ -375,10 +375,11 @@ def test_models_that_are_not_for_pictures(editable, tmp_path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "pooling"), [("resnet", "cls"), ("swin", "cls"), ("siglip", "cls"), ("efficientnet", "cls")]
+    ("name", "pooling"),
+    [("resnet", "cls"), ("swin", "cls"), ("siglip", "cls"), ("efficientnet", "cls")],
 )
 def test_pooling_that_a_model_cannot_do(saved, name: str, pooling: str) -> None:
-    with pytest.raises(ValueError, match="needs a CLS token, but .* use 'auto' or 'model'"):
+    with pytest.raises(ValueError, match=r"needs a CLS token, but .* use 'auto' or 'model'"):
         ImageEncoder(saved(name)[0], pooling=pooling).load()
 
 
@@ -386,7 +387,7 @@ def test_pictures_of_more_than_one_size(editable, pictures) -> None:
     folder = editable("dinov2")
     save_processor(folder, image_processor_type="BitImageProcessor", size={"shortest_edge": SIDE})
     encoder = ImageEncoder(folder)
-    with pytest.raises(ValueError, match="needs pictures of one size, .*do_center_crop"):
+    with pytest.raises(ValueError, match=r"needs pictures of one size, .*do_center_crop"):
         encoder.prepare(pictures)
 
 

@@ -220,7 +220,7 @@ def test_settings_and_limits(saved) -> None:
     assert ImageEncoder(folder, max_pixels=50_000).settings() != found
     with pytest.raises(ValueError, match="need 0 < min_pixels <= max_pixels, got 3136 and 100"):
         ImageEncoder(folder, max_pixels=100).settings()
-    with pytest.raises(ValueError, match="must be 'auto' or 'mean'.* got 'cls'"):
+    with pytest.raises(ValueError, match=r"must be 'auto' or 'mean'.* got 'cls'"):
         ImageEncoder(folder, pooling="cls").settings()
 
 

@@ -52,7 +52,12 @@ MODELS: dict[str, tuple[str, str, dict[str, Any], str]] = {
         {**VIT, "projection_dim": 16},
         "CLIPImageProcessor",
     ),
-    "convnext": ("ConvNextConfig", "ConvNextForImageClassification", CONV, "ConvNextImageProcessor"),
+    "convnext": (
+        "ConvNextConfig",
+        "ConvNextForImageClassification",
+        CONV,
+        "ConvNextImageProcessor",
+    ),
     "deit": ("DeiTConfig", "DeiTForImageClassification", VIT, "DeiTImageProcessor"),
     "dinov2": ("Dinov2Config", "Dinov2Model", DINO, "BitImageProcessor"),
     "dinov2_with_registers": (
@@ -70,7 +75,12 @@ MODELS: dict[str, tuple[str, str, dict[str, Any], str]] = {
     "efficientnet": (
         "EfficientNetConfig",
         "EfficientNetForImageClassification",
-        {"width_coefficient": 0.25, "depth_coefficient": 0.1, "image_size": SIDE, "hidden_dim": 320},
+        {
+            "width_coefficient": 0.25,
+            "depth_coefficient": 0.1,
+            "image_size": SIDE,
+            "hidden_dim": 320,
+        },
         "EfficientNetImageProcessor",
     ),
     "resnet": (
