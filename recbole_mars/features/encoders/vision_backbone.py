@@ -97,10 +97,13 @@ class VisionBackbone:
                 )
             return pooled.flatten(1)
         vision = getattr(model, "vision_model", model) if dual else model
+        states = vision(**inputs).last_hidden_state
         prefix = prefix_tokens(getattr(self._config, "vision_config", self._config))
         if self._config.model_type == "timm_wrapper":
             prefix = getattr(model.timm_model, "num_prefix_tokens", None)
-        return pool_states(vision(**inputs).last_hidden_state, self.pooling, prefix)
+            if str(getattr(model.timm_model, "output_fmt", "")) == "NHWC":  # Swin, for one
+                states = states.movedim(-1, 1)
+        return pool_states(states, self.pooling, prefix)
 
 
 def _model_class(config: Any) -> Any:

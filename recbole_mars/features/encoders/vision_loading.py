@@ -76,10 +76,11 @@ def read_config(folder: ModelFolder, trust_remote_code: bool) -> Any:
         raise ValueError(
             f"config.json of model {folder.name!r} must be a mapping, got {type(settings).__name__}"
         )
-    if _is_timm(settings):
+    timm = _is_timm(settings)
+    if timm:
         _require_timm(folder)
     try:
-        return transformers.AutoConfig.from_pretrained(
+        config = transformers.AutoConfig.from_pretrained(
             folder.path, local_files_only=True, trust_remote_code=trust_remote_code
         )
     except Exception as error:  # each configuration class checks in its own way
@@ -94,6 +95,10 @@ def read_config(folder: ModelFolder, trust_remote_code: bool) -> Any:
             f"{transformers.__version__}: {one_line(error)}; choose another model, or update "
             f"transformers"
         ) from error
+    if timm and config.model_args:
+        # Newer versions of timm write it here, too, which `transformers` trips over.
+        config.model_args = {k: v for k, v in config.model_args.items() if k != "num_classes"}
+    return config
 
 
 def load_pretrained(
