@@ -5,6 +5,7 @@ from recbole_mars.features.covers import draw_cover, draw_covers
 from recbole_mars.features.encoders import (
     BatchEncoder,
     Encoder,
+    ImageEncoder,
     PixelEncoder,
     PreparedBatch,
     TextEncoder,
@@ -30,6 +31,7 @@ __all__ = [
     "Extraction",
     "FeatureStore",
     "FeatureTable",
+    "ImageEncoder",
     "PixelEncoder",
     "PreparedBatch",
     "Projection",
