@@ -114,8 +114,12 @@ def _run(given: argparse.Namespace) -> str:
         )
     if settings.image_dir is not None:
         built["image"] = build_image_features(
-            ids, settings.image_dir, settings, given.output / "image",
-            shard=given.shard, progress=True,
+            ids,
+            settings.image_dir,
+            settings,
+            given.output / "image",
+            shard=given.shard,
+            progress=True,
         )
     done = {kind: describe_built(one) for kind, one in built.items() if one.result is not None}
     lines = [side_by_side(done)] if done else []

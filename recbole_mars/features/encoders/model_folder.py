@@ -65,7 +65,8 @@ def fetch_model(
 
     revision: branch, tag or commit on the hub. prefix: of the weights that are needed, a regular
     expression: of a model in shards, those that hold none of these are neither downloaded nor
-    counted, unless the model has no such weights at all. code: fetch the Python files of a model that brings its own, too.
+    counted, unless the model has no such weights at all. code: fetch the Python files of a model
+    that brings its own, too.
 
     Raises ValueError if there is no such folder, the model cannot be had, or it has no weights.
     """
