@@ -115,14 +115,11 @@ class TextTokenizer:
         with self._lock:  # one in Python makes no promise
             whole = self._tokenizer(texts, padding=False, truncation=False)["input_ids"]
             kept = self._tokenizer(
-                texts,
-                padding=False,
-                truncation=True,
-                max_length=self.max_length,
-                return_token_type_ids=True,
-            )
+                texts, padding=False, truncation=True, max_length=self.max_length
+            )["input_ids"]
         cut = tuple(row for row, some in enumerate(whole) if len(some) > self.max_length)
-        return kept["input_ids"], kept["token_type_ids"], cut
+        # One text is one segment; what such a tokenizer says of its own tokens is not reliable.
+        return kept, [[0] * len(some) for some in kept], cut
 
 
 def _pad_id(tokenizer: Any, vocabulary: int) -> int:
