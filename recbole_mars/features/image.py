@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Callable, TypeVar
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image
 from tqdm import tqdm
 
 from recbole_mars.features.ids import check_ids, name_few, read_csv
@@ -20,6 +20,16 @@ logger = logging.getLogger(__name__)
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp")
 MAX_PIXELS = 89_478_485  # Pillow's own limit, at which it only warns: 256 MiB of RGB
+ORIENTATION = 0x0112  # the EXIF tag
+TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
 
 Result = TypeVar("Result")
 
@@ -51,6 +61,8 @@ def find_images(
 def load_image(path: str | Path) -> Image.Image:
     """Decode a picture to RGB, upright by its EXIF orientation, see-through parts over white.
 
+    Of an animation, the first frame. Damaged EXIF data do not matter: the picture comes as stored.
+
     Raises ValueError, with the file's name, if it is no picture, cut short, or so large that it
     could fill the memory.
     """
@@ -60,7 +72,8 @@ def load_image(path: str | Path) -> Image.Image:
                 raise ValueError(
                     f"{image.width} x {image.height} pixels are more than {MAX_PIXELS}"
                 )
-            return _to_rgb(ImageOps.exif_transpose(image))
+            image.load()
+            return _to_rgb(_upright(image))
     except Exception as error:  # on bad bytes, decoders raise whatever they stumble on
         raise ValueError(
             f"cannot decode {path} as a picture: {error}; replace or remove the file"
@@ -105,9 +118,22 @@ def _read_list(wanted: set[str], folder: Path, image_list: Path) -> dict[str, Pa
     return found
 
 
+def _upright(image: Image.Image) -> Image.Image:
+    # Pillow's own exif_transpose also writes the EXIF data anew, which fails on much that is
+    # found in pictures of the web.
+    try:
+        turn = TURNS.get(image.getexif().get(ORIENTATION, 1))
+    except Exception:  # on bad bytes, it raises whatever it stumbles on
+        return image
+    return image if turn is None else image.transpose(turn)
+
+
 def _to_rgb(image: Image.Image) -> Image.Image:
     if image.mode.startswith("I"):  # 16-bit grey, which Pillow would clip at 255
-        image = Image.fromarray((np.asarray(image).clip(0, 65535) // 257).astype(np.uint8))
+        levels = np.asarray(image).clip(0, 65535)
+        alpha = np.where(levels == image.info.get("transparency", -1), 0, 255)
+        image = Image.fromarray((levels // 257).astype(np.uint8))
+        image.putalpha(Image.fromarray(alpha.astype(np.uint8)))
     if "A" in image.getbands() or "transparency" in image.info:
         image = image.convert("RGBA")
         white = Image.new("RGBA", image.size, "white")

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import logging
+import struct
+import zlib
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageOps
 
 from recbole_mars.features import find_images, load_image
 from recbole_mars.features import image as image_module
@@ -53,11 +55,78 @@ def test_palette_with_a_see_through_colour(tmp_path) -> None:
     assert [loaded.getpixel((x, 0)) for x in range(2)] == [(200, 10, 20), (255, 255, 255)]
 
 
-def test_cmyk(tmp_path) -> None:
-    Image.new("CMYK", (16, 16), (0, 255, 255, 0)).save(tmp_path / "a.jpg", quality=95)
-    red, green, blue = load_image(tmp_path / "a.jpg").getpixel((8, 8))
+@pytest.mark.parametrize("marked", [True, False])
+def test_cmyk(tmp_path, marked: bool) -> None:
+    path = tmp_path / "a.jpg"
+    Image.new("CMYK", (16, 16), (0, 255, 255, 0)).save(path, quality=95)
+    content = path.read_bytes()
+    start = content.index(b"Adobe") - 4  # the segment by which inks are known to be inverted
+    if not marked:  # inverted all the same, as programs write them
+        path.write_bytes(content[:start] + content[start + 16 :])
+    red, green, blue = load_image(path).getpixel((8, 8))
     assert red > 240
     assert max(green, blue) < 15
+
+
+@pytest.mark.parametrize("suffix", ["gif", "png", "webp"])
+def test_animations_are_their_first_frame(tmp_path, suffix: str) -> None:
+    first, second = (Image.new("RGB", (8, 8), colour) for colour in ("red", "blue"))
+    path = tmp_path / f"a.{suffix}"
+    first.save(path, save_all=True, append_images=[second], lossless=True)
+    assert load_image(path).getpixel((3, 3)) == (255, 0, 0)
+
+
+@pytest.mark.parametrize("mode", ["L", "RGB", "I;16"])
+def test_one_colour_that_is_see_through(tmp_path, mode: str) -> None:
+    colour = (1, 2, 3) if mode == "RGB" else 1
+    image = Image.new(mode, (2, 1), colour)
+    image.putpixel((1, 0), (0, 0, 0) if mode == "RGB" else 0)
+    image.save(tmp_path / "a.png", transparency=colour)
+    loaded = load_image(tmp_path / "a.png")
+    assert [loaded.getpixel((x, 0)) for x in range(2)] == [(255, 255, 255), (0, 0, 0)]
+
+
+@pytest.mark.parametrize("turn", range(1, 9))
+def test_every_orientation(tmp_path, turn: int) -> None:
+    exif = Image.Exif()
+    exif[ORIENTATION] = turn
+    noise(0).save(tmp_path / "a.png", exif=exif)
+    with Image.open(tmp_path / "a.png") as stored:
+        expected = ImageOps.exif_transpose(stored)
+    np.testing.assert_array_equal(np.asarray(load_image(tmp_path / "a.png")), np.asarray(expected))
+
+
+@pytest.mark.parametrize(
+    ("exif", "size"),
+    [
+        (b"Exif\0\0no such thing", (40, 24)),
+        # tells of 5 entries, and ends in the first, the orientation
+        (b"Exif\0\0MM\0*\0\0\0\x08\0\x05\x01\x12\0\x03\0\0\0\x01\0\x06", (40, 24)),
+        # turned, and the camera's data lie outside the file
+        (
+            b"Exif\0\0MM\0*\0\0\0\x08\0\x02\x01\x12\0\x03\0\0\0\x01\0\x06\0\0"
+            b"\x87\x69\0\x04\0\0\0\x01\xff\xff\xff\xff\0\0\0\0",
+            (24, 40),
+        ),
+    ],
+)
+@pytest.mark.filterwarnings("ignore::UserWarning")
+def test_damaged_exif_does_not_lose_the_picture(tmp_path, exif: bytes, size) -> None:
+    noise(0).save(tmp_path / "a.jpg", exif=exif)
+    assert load_image(tmp_path / "a.jpg").size == size
+
+
+def test_sixteen_bits_with_alpha(tmp_path) -> None:
+    def chunk(kind: bytes, content: bytes) -> bytes:
+        check = struct.pack(">I", zlib.crc32(kind + content))
+        return struct.pack(">I", len(content)) + kind + content + check
+
+    header = struct.pack(">IIBBBBB", 2, 1, 16, 4, 0, 0, 0)  # grey and alpha, 16 bits each
+    row = b"\0" + struct.pack(">HHHH", 100 * 257, 65535, 0, 0)
+    parts = [chunk(b"IHDR", header), chunk(b"IDAT", zlib.compress(row)), chunk(b"IEND", b"")]
+    (tmp_path / "a.png").write_bytes(b"\x89PNG\r\n\x1a\n" + b"".join(parts))
+    loaded = load_image(tmp_path / "a.png")
+    assert [loaded.getpixel((x, 0)) for x in range(2)] == [(100,) * 3, (255,) * 3]
 
 
 def test_sixteen_bits_are_scaled_not_clipped(tmp_path) -> None:

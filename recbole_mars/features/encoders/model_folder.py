@@ -65,7 +65,7 @@ def fetch_model(
 
     revision: branch, tag or commit on the hub. prefix: of the weights that are needed, a regular
     expression: of a model in shards, those that hold none of these are neither downloaded nor
-    counted. code: fetch the Python files of a model that brings its own, too.
+    counted, unless the model has no such weights at all. code: fetch the Python files of a model that brings its own, too.
 
     Raises ValueError if there is no such folder, the model cannot be had, or it has no weights.
     """
@@ -197,6 +197,7 @@ def _weights(
             except (AttributeError, KeyError, TypeError) as error:
                 raise _BrokenFile(f"{index} in {folder / part} must hold a weight_map") from error
             files = {file for tensor, file in places if re.match(prefix, tensor)}
+            files = files or {file for _, file in places}
             return sorted(_join(part, file) for file in files)
     return []
 
