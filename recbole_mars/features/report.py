@@ -28,7 +28,7 @@ def describe_built(built: Built) -> list[tuple[str, str]]:
         ("nothing given", f"{int((~given).sum()):,}"),
         (
             "broken",
-            f"{len(broken):,}, see {_short(store.folder / 'broken.txt')}" if broken else "0",
+            f"{len(broken):,}, see {store.folder.name}/broken.txt" if broken else "0",
         ),
     ]
     if silent:
