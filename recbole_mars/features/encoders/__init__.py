@@ -9,9 +9,9 @@ from recbole_mars.features.encoders.tfidf import TfidfEncoder
 __all__ = [
     "BatchEncoder",
     "Encoder",
+    "ImageEncoder",
     "PixelEncoder",
     "PreparedBatch",
     "TextEncoder",
-    "ImageEncoder",
     "TfidfEncoder",
 ]
