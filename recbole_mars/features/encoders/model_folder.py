@@ -65,7 +65,7 @@ def fetch_model(
 
     revision: branch, tag or commit on the hub. prefix: of the weights that are needed, a regular
     expression: of a model in shards, those that hold none of these are neither downloaded nor
-    counted, unless the model has no such weights at all. code: fetch the Python files of a model
+    counted; of a model that has none of these, all are. code: fetch the Python files of a model
     that brings its own, too.
 
     Raises ValueError if there is no such folder, the model cannot be had, or it has no weights.
@@ -81,8 +81,8 @@ def fetch_model(
     else:
         if path.is_file() or not re.fullmatch(r"\w[\w.-]*(/[\w.-]+)?", name):
             raise ValueError(
-                f"model must be a folder with a config.json, or 'owner/name' on the Hugging Face "
-                f"hub, got {name!r}, which is {'a file' if path.is_file() else 'not there'}"
+                f"no model folder {name!r}{', which is a file' if path.is_file() else ''}; name a "
+                f"folder with a config.json, or a model of the Hugging Face hub as 'owner/name'"
             )
         folder = _download(name, revision, prefix, code)
     if not any((folder / file).is_file() for file in ("config.json", "modules.json")):
@@ -97,8 +97,8 @@ def fetch_model(
     missing = [file for file in weights if not (folder / file).is_file()]
     if missing or not _weights(folder, parts[0], prefix, name):
         raise ValueError(
-            f"model folder {folder} lacks its weights, {', '.join(missing) or ' or '.join(SAFE)}"
-            f"{f' with a tensor {prefix!r}' if prefix else ''}; get the whole folder"
+            f"model folder {folder} lacks its weights, "
+            f"{', '.join(missing) or ' or '.join(SAFE)}; get the whole folder"
         )
     kept = [
         file.relative_to(folder).as_posix()
