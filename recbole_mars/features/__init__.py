@@ -7,6 +7,7 @@ from recbole_mars.features.encoders import (
     ImageEncoder,
     PixelEncoder,
     PreparedBatch,
+    TextEncoder,
     TfidfEncoder,
 )
 from recbole_mars.features.extract import extract_images, extract_text, join_text
@@ -24,6 +25,7 @@ __all__ = [
     "ImageEncoder",
     "PixelEncoder",
     "PreparedBatch",
+    "TextEncoder",
     "TfidfEncoder",
     "check_against_catalogue",
     "draw_cover",

@@ -3,6 +3,7 @@
 from recbole_mars.features.encoders.base import BatchEncoder, Encoder, PreparedBatch
 from recbole_mars.features.encoders.image_model import ImageEncoder
 from recbole_mars.features.encoders.pixels import PixelEncoder
+from recbole_mars.features.encoders.text_model import TextEncoder
 from recbole_mars.features.encoders.tfidf import TfidfEncoder
 
 __all__ = [
@@ -11,5 +12,6 @@ __all__ = [
     "ImageEncoder",
     "PixelEncoder",
     "PreparedBatch",
+    "TextEncoder",
     "TfidfEncoder",
 ]

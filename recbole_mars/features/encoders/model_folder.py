@@ -5,54 +5,62 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatch
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from huggingface_hub import snapshot_download
 
 __all__ = ["ModelFolder", "fetch_model"]
 
-# What a model's settings and tokenizer are kept in. Exports to other frameworks are left out.
-SETTINGS = ["*.json", "*.txt", "*.model", "*.jinja"]
-WEIGHTS = ["*.safetensors"]
-OLD_WEIGHTS = ["*pytorch_model*.bin"]  # read with weights_only=True, where nothing else is there
-EXPORTS = ["onnx/*", "openvino/*", "original/*", "coreml/*", "*.onnx.json"]
-INDEX = "model.safetensors.index.json"
+# What a model's settings and its tokenizer are kept in.
+SETTINGS = ("*.json", "*.txt", "*.model", "*.jinja", "*.tiktoken")
+CODE = ("*.py",)
+# Exports to other frameworks, which are large.
+EXPORTS = ("onnx/*", "openvino/*", "original/*", "coreml/*")
+
+# A file, or its shards by an index. Old files are read with weights_only=True, where the folder
+# has no others.
+SAFE = ("model.safetensors", "model.safetensors.index.json")
+OLD = ("pytorch_model.bin", "pytorch_model.bin.index.json")
 
 
 @dataclass(frozen=True)
 class ModelFolder:
-    """A folder that holds a model in the format of `transformers`.
+    """A folder that holds a model in the format of `transformers` or sentence-transformers.
 
     path: the folder. name: what the user called it. revision: the commit on the hub, None for a
-    local folder. weights: the weight files that are needed, relative to `path`.
+    local folder. weights: the weight files that are needed. settings: the other files that the
+    model is made of. Both relative to `path`, sorted.
     """
 
     path: Path
     name: str
     revision: str | None
     weights: tuple[str, ...]
+    settings: tuple[str, ...] = ()
 
     def checksums(self) -> dict[str, str]:
-        """SHA-256 of every file that the model is made of, by name."""
-        names = {*self.weights, *_matching(self.path, SETTINGS)}
-        return {name: _sha256(self.path / name) for name in sorted(names)}
+        """SHA-256 of every file that the model is made of, by name.
+
+        Reads the weights, so this takes seconds for a large local model.
+        """
+        return {name: _sha256(self.path / name) for name in sorted({*self.weights, *self.settings})}
 
     def read_json(self, name: str) -> Any:
         """The content of a JSON file of the folder; ValueError if it is not there or broken."""
-        try:
-            return json.loads((self.path / name).read_bytes())
-        except (OSError, ValueError) as error:
-            raise ValueError(
-                f"model {self.name!r} needs a readable {name} in {self.path}: {error}; "
-                f"get the model's folder anew"
-            ) from error
+        return _read_json(self.path / name, self.name)
 
 
-def fetch_model(name: str, *, revision: str | None = None, prefix: str = "") -> ModelFolder:
+def fetch_model(
+    name: str,
+    *,
+    revision: str | None = None,
+    prefix: str | Mapping[str, str] = "",
+    code: bool = False,
+) -> ModelFolder:
     """Find a model: a local folder as it is, else the model of that name on the Hugging Face hub.
 
     A local folder never touches the network. A hub model is downloaded to the hub's cache, or
@@ -60,81 +68,163 @@ def fetch_model(name: str, *, revision: str | None = None, prefix: str = "") -> 
     HF_HUB_OFFLINE work as they do everywhere.
 
     revision: branch, tag or commit on the hub. prefix: of the weights that are needed, a regular
-    expression: weight files that hold none of these are neither downloaded nor read, unless the
-    model has no such weights at all.
+    expression: of a model in shards, those that hold none of these are neither downloaded nor
+    counted. Or such expressions by the model_type of config.json, for models of these types only.
+    code: fetch the Python files of a model that brings its own, too.
 
     Raises ValueError if there is no such folder, the model cannot be had, or it has no weights.
     """
     path = Path(name).expanduser()
-    if path.is_dir():
+    if name and path.is_dir():
         if revision is not None:
             raise ValueError(
                 f"revision {revision!r} is for models of the hub, but {name} is a local folder; "
                 f"drop the revision"
             )
-        commit, folder = None, path.resolve()
+        folder = path.resolve()
     else:
-        if not re.fullmatch(r"[\w.-]+(/[\w.-]+)?", name) or name.startswith("."):
+        if path.is_file() or not re.fullmatch(r"\w[\w.-]*(/[\w.-]+)?", name):
             raise ValueError(
-                f"no model folder {name}: name a folder with a config.json, or a model of the "
-                f"Hugging Face hub as 'owner/name'"
+                f"model must be a folder with a config.json, or 'owner/name' on the Hugging Face "
+                f"hub, got {name!r}, which is {'a file' if path.is_file() else 'not there'}"
             )
-        folder = _download(name, revision, prefix)
-        commit = folder.name
+        folder = _download(name, revision, prefix, code)
     if not any((folder / file).is_file() for file in ("config.json", "modules.json")):
-        raise ValueError(f"the model folder {folder} holds no config.json; is it a model's folder?")
-    weights = _matching(folder, WEIGHTS) or _matching(folder, OLD_WEIGHTS)
-    if prefix and (folder / INDEX).is_file():
-        weights = sorted(_files_with(folder / INDEX, prefix))
-    missing = [file for file in weights if not (folder / file).is_file()]
-    if missing or not weights:
+        raise ValueError(f"model folder {folder} must hold a config.json; is it a model's folder?")
+    if (folder / "adapter_config.json").is_file():
         raise ValueError(
-            f"the model folder {folder} lacks its weights, {missing or 'a .safetensors file'}; "
-            f"get the whole folder"
+            f"model folder {folder} holds an adapter; merge it into its base model "
+            f"(merge_and_unload of peft), save that and name its folder"
         )
-    return ModelFolder(folder, name, commit, tuple(weights))
+    parts = _parts(folder, name)
+    prefix = _prefix(folder, prefix, name)
+    weights = [file for part in parts for file in _weights(folder, part, prefix, name)]
+    missing = [file for file in weights if not (folder / file).is_file()]
+    if missing or not _weights(folder, parts[0], prefix, name):
+        raise ValueError(
+            f"model folder {folder} lacks its weights, {', '.join(missing) or ' or '.join(SAFE)}"
+            f"{f' with a tensor {prefix!r}' if prefix else ''}; get the whole folder"
+        )
+    kept = [
+        file.relative_to(folder).as_posix()
+        for part in parts
+        for file in (folder / part).iterdir()
+        if file.is_file()
+        and any(fnmatch(file.name, pattern) for pattern in SETTINGS + (CODE if code else ()))
+    ]
+    commit = None if path.is_dir() else folder.name
+    return ModelFolder(folder, name, commit, tuple(sorted(set(weights))), tuple(sorted(set(kept))))
 
 
-def _download(name: str, revision: str | None, prefix: str) -> Path:
+def _download(
+    name: str, revision: str | None, prefixes: str | Mapping[str, str], code: bool
+) -> Path:
     """The hub model's folder in the cache, with the files that are needed."""
+    settings = [*SETTINGS, *(CODE if code else ())]
 
-    def get(patterns: Sequence[str]) -> Path:
+    def get(weights: Sequence[str] = ()) -> Path:
         return Path(
             snapshot_download(
-                name, revision=revision, allow_patterns=list(patterns), ignore_patterns=EXPORTS
+                name,
+                revision=revision,
+                allow_patterns=[*settings, *weights],
+                ignore_patterns=list(EXPORTS),
             )
         )
 
+    def wanted(part: str, kind: tuple[str, str]) -> list[str]:
+        # An index came with the settings; of a part without one, ask for the usual file.
+        return _weights(folder, part, prefix, name, (kind,)) or [_join(part, kind[0])]
+
     try:
-        folder = get(SETTINGS)
-        if prefix and (folder / INDEX).is_file():
-            return get([*SETTINGS, *sorted(_files_with(folder / INDEX, prefix))])
-        folder = get([*SETTINGS, *WEIGHTS])
-        return folder if _matching(folder, WEIGHTS) else get([*SETTINGS, *OLD_WEIGHTS])
+        folder = get()
+        parts = _parts(folder, name)
+        prefix = _prefix(folder, prefixes, name)
+        safe = {part: wanted(part, SAFE) for part in parts}
+        folder = get([file for files in safe.values() for file in files])
+        lacking = [part for part, files in safe.items() if not _present(folder, files)]
+        if not lacking:
+            return folder
+        old = {part: wanted(part, OLD) for part in lacking}
+        return get([file for part in parts for file in safe[part] + old.get(part, [])])
+    except _BrokenFile:
+        raise
     except Exception as error:  # the hub's client raises those of several libraries
         at = f" at revision {revision!r}" if revision else ""
+        said = " ".join(str(error).split())[:300] or type(error).__name__
         raise ValueError(
-            f"cannot get model {name!r}{at}: no such local folder, and the hub says: "
-            f"{_first_line(error)}; check the name and the network, log in for a gated model "
-            f"(HF_TOKEN), or copy the model's folder here and name that"
+            f"cannot get model {name!r}{at}: no such local folder, and the hub says: {said}; "
+            f"check the name and the network, log in for a gated model (HF_TOKEN), or copy the "
+            f"model's folder here and name that"
         ) from error
 
 
-def _files_with(index: Path, prefix: str) -> set[str]:
-    """Weight files that hold a tensor whose name starts like this; all, if there is no such."""
-    places: dict[str, str] = json.loads(index.read_bytes())["weight_map"]
-    found = {file for tensor, file in places.items() if re.match(prefix, tensor)}
-    return found or set(places.values())
+class _BrokenFile(ValueError):
+    """A JSON file of a model is not there or broken."""
 
 
-def _matching(folder: Path, patterns: Sequence[str]) -> list[str]:
-    names = (file.relative_to(folder).as_posix() for file in folder.rglob("*") if file.is_file())
-    return sorted(
-        name
-        for name in names
-        if any(fnmatch(name, pattern) for pattern in patterns)
-        and not any(fnmatch(name, pattern) for pattern in EXPORTS)
-    )
+def _read_json(path: Path, name: str) -> Any:
+    try:
+        return json.loads(path.read_bytes())
+    except (OSError, ValueError) as error:
+        raise _BrokenFile(
+            f"model {name!r} needs a readable {path.name} in {path.parent}: {error}; "
+            f"get the model's folder anew"
+        ) from error
+
+
+def _prefix(folder: Path, prefix: str | Mapping[str, str], name: str) -> str:
+    """Which of its weights are needed of the model in a folder."""
+    if isinstance(prefix, str):
+        return prefix
+    settings = _read_json(folder / "config.json", name)
+    kind = settings.get("model_type") if isinstance(settings, dict) else None
+    return prefix.get(str(kind), "")
+
+
+def _parts(folder: Path, name: str) -> list[str]:
+    """Folders that may hold weights, the model's first: a sentence-transformers folder has some."""
+    if not (folder / "modules.json").is_file():
+        return [""]
+    modules = _read_json(folder / "modules.json", name)
+    try:
+        paths = [PurePosixPath(module["path"]) for module in modules]
+    except (KeyError, TypeError) as error:
+        raise _BrokenFile(f"modules.json in {folder} must list modules with a path") from error
+    if not paths or any(path.is_absolute() or ".." in path.parts for path in paths):
+        raise _BrokenFile(f"modules.json in {folder} must list folders inside that folder")
+    parts = ["" if path == PurePosixPath(".") else path.as_posix() for path in paths]
+    # Settings of the whole are at the top; a part's folder may not be there, Normalize needs none.
+    return [p for k, p in enumerate([*parts, ""]) if k == 0 or (folder / p).is_dir()]
+
+
+def _weights(
+    folder: Path,
+    part: str,
+    prefix: str,
+    name: str,
+    kinds: Sequence[tuple[str, str]] = (SAFE, OLD),
+) -> list[str]:
+    """Weight files of a part, as `transformers` would choose them; empty if it has none."""
+    for single, index in kinds:
+        if (folder / part / single).is_file():
+            return [_join(part, single)]
+        if (folder / part / index).is_file():
+            try:
+                places = _read_json(folder / part / index, name)["weight_map"].items()
+            except (AttributeError, KeyError, TypeError) as error:
+                raise _BrokenFile(f"{index} in {folder / part} must hold a weight_map") from error
+            files = {file for tensor, file in places if re.match(prefix, tensor)}
+            return sorted(_join(part, file) for file in files)
+    return []
+
+
+def _present(folder: Path, files: Sequence[str]) -> bool:
+    return bool(files) and all((folder / file).is_file() for file in files)
+
+
+def _join(part: str, file: str) -> str:
+    return f"{part}/{file}" if part else file
 
 
 def _sha256(path: Path) -> str:
@@ -147,7 +237,3 @@ def _sha256(path: Path) -> str:
         for block in iter(lambda: file.read(1 << 20), b""):
             digest.update(block)
     return digest.hexdigest()
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0]

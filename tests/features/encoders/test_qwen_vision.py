@@ -185,11 +185,11 @@ def test_weights_must_be_those_of_the_tower(saved, tmp_path) -> None:
         save_file(changed, folder / "model.safetensors", metadata={"format": "pt"})
         ImageEncoder(folder).load()
 
-    with pytest.raises(ValueError, match=r"found none for \['merger.ln_q.weight'\]"):
+    with pytest.raises(ValueError, match=r"1 are missing, first 'merger\.ln_q\.weight'"):
         load_with({name: value for name, value in weights.items() if name != key})
-    with pytest.raises(ValueError, match=r"and no place for \['extra.weight'\]"):
+    with pytest.raises(ValueError, match=r"it has no place for 'extra\.weight'"):
         load_with({**weights, prefix + "extra.weight": torch.ones(2)})
-    with pytest.raises(ValueError, match="cannot load model"):
+    with pytest.raises(ValueError, match="does not load from"):
         load_with({**weights, key: torch.ones(5)})
     with pytest.raises(ValueError, match=r"must have a vision tower, weights named 'visual\.\*'"):
         load_with({name: value for name, value in weights.items() if "visual." not in name})
