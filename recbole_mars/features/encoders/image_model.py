@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Sequence
 from functools import cached_property
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -118,9 +119,7 @@ class ImageEncoder:
                 "pillow": PIL.__version__,
             }
             if self._config.model_type == "timm_wrapper":
-                import timm  # an extra
-
-                found["timm"] = timm.__version__
+                found["timm"] = version("timm")
             return found
 
     def load(self) -> None:
@@ -136,7 +135,7 @@ class ImageEncoder:
         return [0] * len(inputs)
 
     def prepare(self, inputs: Sequence[Path]) -> PreparedBatch:
-        """Decode and process pictures; those that cannot be are named in `broken`, with reason.
+        """Decode and process pictures; those that cannot be are in `broken`, with the reason.
 
         Raises ValueError if pictures of a batch do not come to one size.
         """
