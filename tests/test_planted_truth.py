@@ -62,9 +62,9 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> World:
     folder = tmp_path_factory.mktemp("planted")
     write_atomic(data, folder, "world")
     ids = data.item_tokens
-    text = extract_text(ids, [t or "" for t in data.texts], TfidfEncoder(32), folder / "text")
+    text = extract_text(ids, [t or "" for t in data.texts], TfidfEncoder(32), folder / "text").store
     pictures = find_images(ids, folder / "world" / "images")
-    image = extract_images(ids, pictures, PixelEncoder(32), folder / "image")
+    image = extract_images(ids, pictures, PixelEncoder(32), folder / "image").store
     features = [
         np.concatenate([np.zeros_like(part[:1]), part])
         for store in (text, image)

@@ -1,5 +1,6 @@
 """From item texts and pictures to feature vectors that are checked, stored and reused."""
 
+from recbole_mars.features.catalogue_file import read_catalogue
 from recbole_mars.features.covers import draw_cover, draw_covers
 from recbole_mars.features.encoders import (
     BatchEncoder,
@@ -10,24 +11,36 @@ from recbole_mars.features.encoders import (
     TextEncoder,
     TfidfEncoder,
 )
-from recbole_mars.features.extract import extract_images, extract_text, join_text
+from recbole_mars.features.execution import Execution
+from recbole_mars.features.extract import Extraction, extract_images, extract_text
 from recbole_mars.features.image import find_images, load_image
 from recbole_mars.features.imported import check_against_catalogue, import_features
+from recbole_mars.features.joining import join_text
+from recbole_mars.features.prompts import PromptTemplate
+from recbole_mars.features.quantise import cosine_errors, dequantise, quantise
+from recbole_mars.features.reduction import Projection
 from recbole_mars.features.store import CorruptStoreError, FeatureStore
+from recbole_mars.features.store_writer import write_store
 from recbole_mars.features.table import FeatureTable
 
 __all__ = [
     "BatchEncoder",
     "CorruptStoreError",
     "Encoder",
+    "Execution",
+    "Extraction",
     "FeatureStore",
     "FeatureTable",
     "ImageEncoder",
     "PixelEncoder",
     "PreparedBatch",
+    "Projection",
+    "PromptTemplate",
     "TextEncoder",
     "TfidfEncoder",
     "check_against_catalogue",
+    "cosine_errors",
+    "dequantise",
     "draw_cover",
     "draw_covers",
     "extract_images",
@@ -36,4 +49,7 @@ __all__ = [
     "import_features",
     "join_text",
     "load_image",
+    "quantise",
+    "read_catalogue",
+    "write_store",
 ]

@@ -15,8 +15,8 @@ from PIL.PngImagePlugin import PngInfo
 from tqdm import tqdm
 
 from recbole_mars.features.ids import check_ids
+from recbole_mars.features.locking import writing_lock
 from recbole_mars.features.motifs import MOTIFS, Palette
-from recbole_mars.features.store import writing_lock
 
 __all__ = ["draw_cover", "draw_covers"]
 

@@ -40,20 +40,20 @@ def name_few(ids: Sequence[str], few: int = 3) -> str:
     return named if len(ids) <= few else f"{named} and {len(ids) - few} more"
 
 
-def read_csv(path: Path, columns: Sequence[str]) -> list[dict[str, str]]:
+def read_csv(path: Path, columns: Sequence[str], delimiter: str = ",") -> list[dict[str, str]]:
     """The rows of a UTF-8 CSV file that must have these columns.
 
     Raises ValueError if the file cannot be read, lacks a column, or a row is cut or too long.
     """
     try:
         with open(path, encoding="utf-8-sig", newline="") as file:
-            reader = csv.DictReader(file, strict=True)
+            reader = csv.DictReader(file, delimiter=delimiter, strict=True)
             rows = []
             for row in reader:
                 if None in row or None in row.values():
                     raise ValueError(
                         f"{path}, line {reader.line_num}: need {len(reader.fieldnames or ())} "
-                        f"fields as in the header; put quotes around values with commas"
+                        f"fields as in the header; put quotes around values that hold {delimiter!r}"
                     )
                 rows.append(row)
             header = list(reader.fieldnames or ())

@@ -9,6 +9,7 @@ from functools import cached_property
 import numpy as np
 
 from recbole_mars.features.ids import check_ids, check_strings
+from recbole_mars.features.scaled_matrix import ScaledMatrix
 
 __all__ = ["FeatureTable"]
 
@@ -19,7 +20,8 @@ class FeatureTable:
 
     name: what the features are, for logs and errors.
     ids: n item ids, all different.
-    matrix: (n, D) floats, perhaps memory-mapped; zeros where an item has no features.
+    matrix: (n, D) floats, perhaps memory-mapped, or int8 that is read as floats; zeros where an
+        item has no features.
     present: (n,) bool, whether an item has features.
 
     Raises ValueError if the shapes do not fit, an id is no string or stands twice.
@@ -27,7 +29,7 @@ class FeatureTable:
 
     name: str
     ids: tuple[str, ...]
-    matrix: np.ndarray
+    matrix: np.ndarray | ScaledMatrix
     present: np.ndarray
 
     def __post_init__(self) -> None:

@@ -114,7 +114,7 @@ class ItemCatalogue:
         columns = self._columns("text_fields", self._text_fields())
         columns = columns.reindex(tokens, fill_value="")
         texts = join_text([columns[name].tolist() for name in columns])
-        return extract_text(tokens, texts, TfidfEncoder(), self._store / "text")
+        return extract_text(tokens, texts, TfidfEncoder(), self._store / "text").store
 
     def _image(self, tokens: list[str]) -> FeatureTable:
         config = self._config
@@ -127,7 +127,7 @@ class ItemCatalogue:
             self._store / "image",
             max_broken_share=config["max_broken_images"],
             progress=bool(config["show_progress"]),
-        )
+        ).store
 
     def _covers(self) -> Path:
         columns = self._columns("draw_covers", self._cover_fields())

@@ -42,7 +42,7 @@ def nearest(features: FeatureTable, items: list[list[str]], title: str) -> list[
 def test_text_neighbours(tmp_path, items) -> None:
     ids = [item[0] for item in items]
     texts = join_text([[item[column] for item in items] for column in range(1, 7)])
-    store = extract_text(ids, texts, TfidfEncoder(64), tmp_path / "text")
+    store = extract_text(ids, texts, TfidfEncoder(64), tmp_path / "text").store
     assert store.present.all()
     assert {"Jaws 2", "Jaws 3-D"} <= set(nearest(store, items, "Jaws"))
     assert {"Aliens", "Alien 3", "Alien: Resurrection"} <= set(nearest(store, items, "Alien"))
@@ -54,7 +54,7 @@ def test_image_neighbours(tmp_path, folder, items) -> None:
     ids = [item[0] for item in items]
     images = find_images(ids, folder, folder / "features" / "ids.csv")
     assert len(images) == 1476
-    store = extract_images(ids, images, PixelEncoder(), tmp_path / "image")
+    store = extract_images(ids, images, PixelEncoder(), tmp_path / "image").store
     assert store.present.sum() == 1476
     assert nearest(store, items, "Jaws")[0] == "Jaws 2"
 

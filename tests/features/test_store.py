@@ -14,8 +14,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from recbole_mars.features import CorruptStoreError, FeatureStore
-from recbole_mars.features.store import writing_lock
+from recbole_mars.features import CorruptStoreError, FeatureStore, write_store
+from recbole_mars.features.locking import writing_lock
 
 IDS = ["1", "b\tü", "\u2028", "\r", ""]
 PRESENT = np.array([True, True, False, True, True])
@@ -28,7 +28,7 @@ needs_fork = pytest.mark.skipif(
 
 def write(folder: Path, ids=IDS, matrix=MATRIX, present=PRESENT, **changes) -> FeatureStore:
     described = {"encoder": "test", "settings": {"k": [1]}, "fingerprint": "f", **changes}
-    return FeatureStore.write(folder, ids, matrix, present, **described)
+    return write_store(folder, ids, matrix, present, **described)
 
 
 def names(folder: Path) -> set[str]:
@@ -56,13 +56,19 @@ def test_manifest(tmp_path) -> None:
     manifest = write(tmp_path / "s").manifest
     assert manifest == json.loads((tmp_path / "s" / "manifest.json").read_text())
     assert (manifest["format"], manifest["encoder"], manifest["settings"]) == (
-        1,
+        2,
         "test",
         {"k": [1]},
     )
     assert (manifest["rows"], manifest["dimensions"], manifest["dtype"]) == (5, 2, "float16")
     assert (manifest["fingerprint"], manifest["broken"]) == ("f", 0)
-    assert set(manifest["files"]) == {"features.npy", "present.npy", "ids.txt"}
+    assert set(manifest["files"]) == {
+        "features.npy",
+        "present.npy",
+        "ids.txt",
+        "sources.npy",
+        "truncated.npy",
+    }
     assert manifest["created_by"].startswith("recbole_mars ")
 
 
@@ -90,7 +96,7 @@ def test_replacing_a_store(tmp_path) -> None:
 @pytest.mark.parametrize(
     ("changes", "complaint"),
     [
-        ({"dtype": "float64"}, "dtype must be 'float16' or 'float32', got 'float64'"),
+        ({"dtype": "float64"}, "dtype must be one of 'float16', 'float32', 'int8', got 'float64'"),
         ({"ids": ["a", "b", "c", "a", "b"]}, "found again: 'a', 'b'"),
         ({"ids": ["a", "b", "c", "d", "e\n"]}, r"no newlines, found 'e\\n'"),
         ({"ids": [1, 2, 3, 4, 5]}, "got 1 of type int"),
@@ -163,8 +169,8 @@ def edit(folder: Path, **changes) -> None:
         (lambda f: (f / "manifest.json").unlink(), "has no manifest.json"),
         (lambda f: os.truncate(f / "manifest.json", 40), "is corrupt"),
         (lambda f: (f / "manifest.json").write_bytes(b"\xff"), "is corrupt"),
-        (lambda f: (f / "manifest.json").write_text("[]"), r"must be of format 1, found \[\]"),
-        (lambda f: edit(f, format=2), "must be of format 1, found 2"),
+        (lambda f: (f / "manifest.json").write_text("[]"), r"must be of format 2, found \[\]"),
+        (lambda f: edit(f, format=1), "must be of format 2, found 1"),
         (lambda f: edit(f, rows=None), "must hold 'rows' as int"),
         (lambda f: edit(f, rows=4), "the manifest says"),
         (lambda f: edit(f, dtype="float32"), "the manifest says"),

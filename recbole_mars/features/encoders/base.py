@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol, TypeVar
+from typing import Any, Protocol, TypeVar, runtime_checkable
 
 import numpy as np
 
@@ -47,6 +47,7 @@ class PreparedBatch:
     truncated: Sequence[int] = ()
 
 
+@runtime_checkable
 class BatchEncoder(Protocol[Input]):
     """A pretrained model, which encodes each input by itself, a batch at a time.
 

@@ -18,7 +18,7 @@ from recbole_mars.features.encoders.base import PreparedBatch
 from recbole_mars.features.encoders.image_pooling import POOLINGS
 from recbole_mars.features.encoders.image_processor import ImageProcessor
 from recbole_mars.features.encoders.model_folder import ModelFolder, fetch_model
-from recbole_mars.features.encoders.qwen_vision import QWEN_TOWERS, QWEN_WEIGHTS, QwenTower
+from recbole_mars.features.encoders.qwen_vision import QWEN_TOWERS, VISUAL, QwenTower
 from recbole_mars.features.encoders.vision_backbone import VisionBackbone
 from recbole_mars.features.encoders.vision_config import LoadOptions, read_config
 from recbole_mars.features.image import load_image
@@ -198,7 +198,7 @@ class ImageEncoder:
         return fetch_model(
             self.model,
             revision=self.revision,
-            prefix=QWEN_WEIGHTS,
+            prefix=VISUAL,  # matters for a Qwen-VL only: no other model has such weights
             code=self.trust_remote_code,
         )
 

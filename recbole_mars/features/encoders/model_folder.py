@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatch
 from pathlib import Path, PurePosixPath
@@ -55,11 +55,7 @@ class ModelFolder:
 
 
 def fetch_model(
-    name: str,
-    *,
-    revision: str | None = None,
-    prefix: str | Mapping[str, str] = "",
-    code: bool = False,
+    name: str, *, revision: str | None = None, prefix: str = "", code: bool = False
 ) -> ModelFolder:
     """Find a model: a local folder as it is, else the model of that name on the Hugging Face hub.
 
@@ -69,8 +65,8 @@ def fetch_model(
 
     revision: branch, tag or commit on the hub. prefix: of the weights that are needed, a regular
     expression: of a model in shards, those that hold none of these are neither downloaded nor
-    counted. Or such expressions by the model_type of config.json, for models of these types only.
-    code: fetch the Python files of a model that brings its own, too.
+    counted; of a model that has none of these, all are. code: fetch the Python files of a model
+    that brings its own, too.
 
     Raises ValueError if there is no such folder, the model cannot be had, or it has no weights.
     """
@@ -85,8 +81,8 @@ def fetch_model(
     else:
         if path.is_file() or not re.fullmatch(r"\w[\w.-]*(/[\w.-]+)?", name):
             raise ValueError(
-                f"model must be a folder with a config.json, or 'owner/name' on the Hugging Face "
-                f"hub, got {name!r}, which is {'a file' if path.is_file() else 'not there'}"
+                f"no model folder {name!r}{', which is a file' if path.is_file() else ''}; name a "
+                f"folder with a config.json, or a model of the Hugging Face hub as 'owner/name'"
             )
         folder = _download(name, revision, prefix, code)
     if not any((folder / file).is_file() for file in ("config.json", "modules.json")):
@@ -97,13 +93,12 @@ def fetch_model(
             f"(merge_and_unload of peft), save that and name its folder"
         )
     parts = _parts(folder, name)
-    prefix = _prefix(folder, prefix, name)
     weights = [file for part in parts for file in _weights(folder, part, prefix, name)]
     missing = [file for file in weights if not (folder / file).is_file()]
     if missing or not _weights(folder, parts[0], prefix, name):
         raise ValueError(
-            f"model folder {folder} lacks its weights, {', '.join(missing) or ' or '.join(SAFE)}"
-            f"{f' with a tensor {prefix!r}' if prefix else ''}; get the whole folder"
+            f"model folder {folder} lacks its weights, "
+            f"{', '.join(missing) or ' or '.join(SAFE)}; get the whole folder"
         )
     kept = [
         file.relative_to(folder).as_posix()
@@ -116,9 +111,7 @@ def fetch_model(
     return ModelFolder(folder, name, commit, tuple(sorted(set(weights))), tuple(sorted(set(kept))))
 
 
-def _download(
-    name: str, revision: str | None, prefixes: str | Mapping[str, str], code: bool
-) -> Path:
+def _download(name: str, revision: str | None, prefix: str, code: bool) -> Path:
     """The hub model's folder in the cache, with the files that are needed."""
     settings = [*SETTINGS, *(CODE if code else ())]
 
@@ -139,7 +132,6 @@ def _download(
     try:
         folder = get()
         parts = _parts(folder, name)
-        prefix = _prefix(folder, prefixes, name)
         safe = {part: wanted(part, SAFE) for part in parts}
         folder = get([file for files in safe.values() for file in files])
         lacking = [part for part, files in safe.items() if not _present(folder, files)]
@@ -171,15 +163,6 @@ def _read_json(path: Path, name: str) -> Any:
             f"model {name!r} needs a readable {path.name} in {path.parent}: {error}; "
             f"get the model's folder anew"
         ) from error
-
-
-def _prefix(folder: Path, prefix: str | Mapping[str, str], name: str) -> str:
-    """Which of its weights are needed of the model in a folder."""
-    if isinstance(prefix, str):
-        return prefix
-    settings = _read_json(folder / "config.json", name)
-    kind = settings.get("model_type") if isinstance(settings, dict) else None
-    return prefix.get(str(kind), "")
 
 
 def _parts(folder: Path, name: str) -> list[str]:
@@ -215,6 +198,7 @@ def _weights(
             except (AttributeError, KeyError, TypeError) as error:
                 raise _BrokenFile(f"{index} in {folder / part} must hold a weight_map") from error
             files = {file for tensor, file in places if re.match(prefix, tensor)}
+            files = files or {file for _, file in places}
             return sorted(_join(part, file) for file in files)
     return []
 

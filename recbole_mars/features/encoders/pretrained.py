@@ -124,6 +124,8 @@ def _load(loader: Any, path: Path, name: str, trust_remote_code: bool, **options
                 trust_remote_code=trust_remote_code,
                 **options,
             )
+    except (MemoryError, torch.cuda.OutOfMemoryError):
+        raise  # the folder is not to blame
     except Exception as error:
         said = " ".join(str(error).split())
         if "trust_remote_code" in said and not trust_remote_code:

@@ -17,7 +17,7 @@ from recbole_mars.features.encoders.model_folder import ModelFolder
 from recbole_mars.features.encoders.pretrained import load_model
 from recbole_mars.features.encoders.vision_config import LoadOptions
 
-__all__ = ["QWEN_TOWERS", "QWEN_WEIGHTS", "QwenTower", "pool_packed"]
+__all__ = ["QWEN_TOWERS", "VISUAL", "QwenTower", "pool_packed"]
 
 QWEN_TOWERS = {
     "qwen2_vl": ("qwen2_vl", "Qwen2VisionTransformerPretrainedModel"),
@@ -26,7 +26,6 @@ QWEN_TOWERS = {
 }
 # Names of the tower's weights, as the models were published, and as transformers 5 has them
 VISUAL = r"(model\.)?visual\."
-QWEN_WEIGHTS = dict.fromkeys(QWEN_TOWERS, VISUAL)
 # 768 tokens of Qwen2.5-VL (28 x 28 pixels each), a picture of 672 x 896. Covers and posters show
 # no more, while the models' own limit of 16,384 tokens makes a single photo cost as much as
 # twenty pictures, and more, as attention grows with the square.

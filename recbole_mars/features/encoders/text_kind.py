@@ -39,7 +39,8 @@ def text_kind(config: Any) -> str:
         return "decoder"
     if kind in auto.MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES:
         return "decoder"
-    if getattr(config, "vision_config", None) is not None:
+    others = ("vision_config", "image_config", "audio_config")
+    if any(getattr(config, other, None) is not None for other in others):
         raise ValueError(
             f"model_type must be a text model or one of {', '.join(sorted(DUAL))}, got {kind!r}; "
             f"choose another model for texts"

@@ -79,7 +79,8 @@ class TextNetwork:
     def device(self) -> torch.device:
         """Where tokens go first."""
         device: torch.device = self._model.device
-        return device
+        # Weights that accelerate holds back are nowhere; it moves the tokens itself.
+        return torch.device("cpu") if device.type == "meta" else device
 
     @torch.inference_mode()
     def __call__(self, tokens: Tokens) -> torch.Tensor:
@@ -99,7 +100,12 @@ class TextNetwork:
         if not self._pooling:  # a tensor, until transformers 5
             vectors = output if isinstance(output, torch.Tensor) else output.pooler_output
         else:
-            hidden = output.last_hidden_state
+            hidden = getattr(output, "last_hidden_state", None)
+            if hidden is None:
+                raise ValueError(
+                    f"a text model must give last_hidden_state, {type(self._model).__name__} "
+                    f"gives {', '.join(output)}; choose another model"
+                )
             mask = tokens.mask.to(hidden.device)
             vectors = torch.cat([pool(hidden, mask, how) for how in self._pooling], dim=1)
         return self._head.to(vectors.device)(vectors.float())
@@ -124,7 +130,7 @@ def _arguments(model: Any, kind: str, name: str) -> set[str]:
     known = inspect.signature(method).parameters
     if "attention_mask" not in known:
         raise ValueError(
-            f"model {name!r} must take an attention_mask, {type(model).__name__} takes "
-            f"{', '.join(known)}: padding would change its vectors; choose another model"
+            f"model {name!r} must take an attention_mask, a {type(model).__name__} takes none: "
+            f"padding would change its vectors; choose another model"
         )
     return {"input_ids", "attention_mask", "token_type_ids"} & set(known)

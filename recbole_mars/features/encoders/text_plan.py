@@ -77,7 +77,7 @@ def plan_text(
         tokenizer=TextTokenizer(
             tokenizer,
             max_length=limit,
-            vocabulary=config.get_text_config().vocab_size,
+            vocabulary=getattr(config.get_text_config(), "vocab_size", None),
             pad_to=position_limit(config) if is_fixed_length(config) else None,
             prompt=sentence.prompt if sentence else "",
             lower_case=sentence.lower_case if sentence else False,

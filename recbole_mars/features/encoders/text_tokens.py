@@ -43,7 +43,8 @@ class TextTokenizer:
 
     tokenizer: is changed, so it should not be used elsewhere. max_length: tokens at most, with
     those that the tokenizer adds. pad_to: pad every batch to this, None for the longest text.
-    vocabulary: tokens that the model knows. prompt: comes before each text. lower_case: texts.
+    vocabulary: tokens that the model knows, None if it takes any. prompt: comes before each text.
+    lower_case: the texts, with their prompt.
 
     Raises ValueError if max_length leaves no room for the text.
     """
@@ -53,7 +54,7 @@ class TextTokenizer:
         tokenizer: Any,
         *,
         max_length: int,
-        vocabulary: int,
+        vocabulary: int | None,
         pad_to: int | None = None,
         prompt: str = "",
         lower_case: bool = False,
@@ -97,7 +98,8 @@ class TextTokenizer:
             mask[row, : len(some)] = 1
             segments[row, : len(some)] = torch.tensor(kind, dtype=torch.int64)
         largest = int(tokens.max())
-        if largest >= self.vocabulary:
+        if self.vocabulary is not None and largest >= self.vocabulary:
+            # Said here: a GPU would say it after the fact, and then compute no more.
             raise ValueError(
                 f"tokens must be < {self.vocabulary}, what the model knows, got {largest}; the "
                 f"folder's tokenizer is another model's, get the folder anew"
@@ -115,18 +117,16 @@ class TextTokenizer:
         with self._lock:  # one in Python makes no promise
             whole = self._tokenizer(texts, padding=False, truncation=False)["input_ids"]
             kept = self._tokenizer(
-                texts,
-                padding=False,
-                truncation=True,
-                max_length=self.max_length,
-                return_token_type_ids=True,
-            )
+                texts, padding=False, truncation=True, max_length=self.max_length
+            )["input_ids"]
         cut = tuple(row for row, some in enumerate(whole) if len(some) > self.max_length)
-        return kept["input_ids"], kept["token_type_ids"], cut
+        # One text is one segment; what such a tokenizer says of its own tokens is not reliable.
+        return kept, [[0] * len(some) for some in kept], cut
 
 
-def _pad_id(tokenizer: Any, vocabulary: int) -> int:
+def _pad_id(tokenizer: Any, vocabulary: int | None) -> int:
     """What padding is filled with: masked, so any token that the model knows will do."""
     # A tokenizer may have been given a padding token that its model was not.
     ids = tokenizer.pad_token_id, tokenizer.eos_token_id, tokenizer.unk_token_id
-    return next((some for some in ids if some is not None and some < vocabulary), 0)
+    known = (some for some in ids if some is not None and (vocabulary is None or some < vocabulary))
+    return next(known, 0)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import re
 from pathlib import Path
 
 import numpy as np
@@ -52,6 +53,11 @@ def test_settings(encoder) -> None:
     assert settings["files"]["model.safetensors"].startswith("53aa51172d142c89d9012cce15ae4d6c")
 
 
+def article_first(title: str) -> str:
+    """'Usual Suspects, The' as 'The Usual Suspects', before another title in brackets, too."""
+    return re.sub(r"^(.*), (The|A|An)(?= \(|$)", r"\2 \1", title)
+
+
 def descriptions(folder: Path) -> list[str]:
     """'<title> (<year>). <genres>. <plot>' of MovieLens-1M, by row of the ready features."""
     with open(folder / "ml-1m.item", encoding="utf-8", newline="") as file:
@@ -61,7 +67,7 @@ def descriptions(folder: Path) -> list[str]:
     with open(folder / "features" / "ids.csv", encoding="utf-8", newline="") as file:
         ids = [row["item_id"] for row in csv.DictReader(file)]
     return [
-        f"{item['movie_title']} ({item['release_year']}). "
+        f"{article_first(item['movie_title'])} ({item['release_year']}). "
         f"{', '.join(item['genre'].split())}. {item['plot']}".strip()
         for item in map(items.__getitem__, ids)
     ]

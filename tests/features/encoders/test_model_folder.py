@@ -114,14 +114,9 @@ def test_only_shards_of_a_prefix(tmp_path) -> None:
     (tmp_path / "model.safetensors.index.json").write_text(json.dumps(places))
     model = fetch_model(str(tmp_path), prefix=r"(model\.)?visual\.")
     assert model.weights == ("b.safetensors",)
-    with pytest.raises(ValueError, match=r"lacks its weights, a\.safetensors; get the whole"):
-        fetch_model(str(tmp_path))
-    with pytest.raises(ValueError, match=r"lacks its weights.* with a tensor 'audio'"):
-        fetch_model(str(tmp_path), prefix="audio")
-    (tmp_path / "config.json").write_text('{"model_type": "qwen"}')
-    assert fetch_model(str(tmp_path), prefix={"qwen": "visual"}).weights == ("b.safetensors",)
-    with pytest.raises(ValueError, match=r"lacks its weights, a\.safetensors"):
-        fetch_model(str(tmp_path), prefix={"other": "visual"})
+    for prefix in ("", "audio"):  # of a model without such weights, all are needed
+        with pytest.raises(ValueError, match=r"lacks its weights, a\.safetensors; get the whole"):
+            fetch_model(str(tmp_path), prefix=prefix)
 
 
 @pytest.mark.usefixtures("no_network")
@@ -154,10 +149,10 @@ def test_what_is_no_model(tmp_path) -> None:
         fetch_model(str(tmp_path))
     with pytest.raises(ValueError, match=r"revision 'main' is for models of the hub.*drop"):
         fetch_model(str(tmp_path), revision="main")
-    with pytest.raises(ValueError, match=r"got '.*config.json', which is a file"):
+    with pytest.raises(ValueError, match=r"no model folder '.*config.json', which is a file;"):
         fetch_model(str(tmp_path / "config.json"))
     for name in (str(tmp_path / "none"), "./none", "a/b/c", "", "../owner/model"):
-        with pytest.raises(ValueError, match=r"must be a folder.*'owner/name'.*not there"):
+        with pytest.raises(ValueError, match=rf"no model folder '{name}'; name a.*'owner/name'"):
             fetch_model(name)
     write(tmp_path, "adapter_config.json")
     with pytest.raises(ValueError, match=r"holds an adapter; merge it"):

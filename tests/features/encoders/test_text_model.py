@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import pickle
+import socket
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -11,8 +12,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from tiny_text import SENTENCES, TINY, WIDTH, tiny_bert, tiny_llama, tiny_t5
-from transformers import AutoModel, AutoTokenizer
+from tiny_text import SENTENCES, TINY, WIDTH, save, tiny_bert, tiny_llama, tiny_t5, wordpiece
+from transformers import AutoModel, AutoTokenizer, FNetConfig
 
 from recbole_mars.features import TextEncoder
 from recbole_mars.features.encoders import pretrained, text_model
@@ -162,12 +163,11 @@ def test_normalize(folders) -> None:
     assert encoder.settings()["normalize"] is True
 
 
-def test_an_encoder_of_t5_alone_is_a_whole_model(tmp_path, folders) -> None:
-    alone = tiny_t5(tmp_path / "t5", model="T5EncoderModel")
+def test_an_encoder_of_t5_alone_is_a_whole_model(tmp_path) -> None:
+    alone = tiny_t5(tmp_path, model="T5EncoderModel")
     vectors = encode(TextEncoder(str(alone), device="cpu"), SENTENCES)
-    expected = np.stack([by_hand(folders["t5"], text) for text in SENTENCES])
-    assert vectors.shape == expected.shape
-    assert np.isfinite(vectors).all()
+    expected = np.stack([by_hand(alone, text) for text in SENTENCES])
+    np.testing.assert_allclose(vectors, expected, atol=1e-5)
 
 
 def test_old_weights(tmp_path, folders) -> None:
@@ -333,6 +333,29 @@ def test_vectors_that_are_not_finite(folders, monkeypatch) -> None:
     monkeypatch.setattr(encoder, "_network", lambda tokens: torch.full((6, WIDTH), torch.inf))
     with pytest.raises(ValueError, match=r"must be finite, in torch.float32.*set dtype to"):
         encoder.encode_batch(batch)
+
+
+@pytest.mark.parametrize("kind", ["bert", "llama", "clip"])
+def test_a_local_folder_never_touches_the_network(folders, monkeypatch, kind: str) -> None:
+    def refuse(*args: object, **kwargs: object) -> None:
+        raise AssertionError("a local folder must not touch the network")
+
+    monkeypatch.setattr(socket, "socket", refuse)
+    monkeypatch.setattr(socket, "getaddrinfo", refuse)
+    encoder = TextEncoder(str(folders[kind]), device="cpu")
+    encoder.settings()
+    encoder.provenance()
+    assert len(encode(encoder, SENTENCES)) == len(SENTENCES)
+
+
+def test_a_model_that_cannot_leave_padding_out(tmp_path) -> None:
+    tokenizer = wordpiece()
+    config = FNetConfig(
+        vocab_size=len(tokenizer), hidden_size=WIDTH, num_hidden_layers=1, intermediate_size=32
+    )
+    folder = save(tmp_path, tokenizer, "FNetModel", config)
+    with pytest.raises(ValueError, match=r"must take an attention_mask, a FNetModel takes none"):
+        TextEncoder(str(folder), device="cpu").load()
 
 
 def test_a_hub_model_is_fetched_at_its_revision(folders, monkeypatch) -> None:

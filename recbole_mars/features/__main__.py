@@ -1,0 +1,147 @@
+"""python -m recbole_mars.features: from a table of items and a folder of pictures to features."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import re
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from recbole_mars.features.build import build_image_features, build_text_features
+from recbole_mars.features.catalogue_file import read_catalogue
+from recbole_mars.features.report import describe_built, side_by_side
+from recbole_mars.features.settings import FeatureSettings
+
+__all__ = ["main"]
+
+DESCRIPTION = """\
+Turns the texts and pictures of a catalogue into feature stores, <output>/text and <output>/image.
+
+    python -m recbole_mars.features --table items.csv --text_fields title plot --output features
+    python -m recbole_mars.features --table items.csv --image_dir posters --output features \\
+        --image_encoder openai/clip-vit-base-patch32
+
+Text is encoded if text_fields or text_prompt is given, pictures if image_dir is. Every flag below
+"settings" is also a key of the YAML files, which RecBole runs read, too. Stopped, or with changed
+items, the same command does what is missing.
+"""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command; returns the exit status, 2 for input that cannot be used."""
+    given = _parser().parse_args(arguments)
+    level = logging.INFO if given.verbose else logging.WARNING
+    logging.basicConfig(level=level, format="%(message)s")
+    try:
+        print(_run(given))
+    except ValueError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("\nstopped; the same command goes on from here", file=sys.stderr)
+        return 130
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        "python -m recbole_mars.features",
+        description=DESCRIPTION,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    add = parser.add_argument
+    add("--table", type=Path, help="the items: .item, .tsv, .csv or .jsonl")
+    add("--id_field", "--id-field", help="column with the ids; by default item_id or id")
+    add("--output", type=Path, required=True, help="folder that gets text/ and image/")
+    add("--config_files", "--config-files", nargs="+", default=[], help="YAML files with settings")
+    add("--shard", type=_shard, help="i/n: do the i-th of n parts, as one of n jobs")
+    add("--verbose", action="store_true", help="say what is reused and why not")
+    group = parser.add_argument_group("settings")
+    for option in FeatureSettings.options():
+        names = dict.fromkeys([f"--{option.name}", f"--{option.name.replace('_', '-')}"])
+        shown = "" if option.default is None else f" ({option.default})"
+        kind: dict[str, Any] = {"type": _value, "metavar": str(option.type).split(" ")[0]}
+        if option.type == "bool":
+            kind.update(nargs="?", const=True)
+        elif str(option.type).startswith("list"):
+            kind.update(nargs="+")
+        group.add_argument(*names, help=str(option.metadata["help"]) + shown, **kind)
+    return parser
+
+
+def _value(text: str) -> Any:
+    """A flag's value, read as it would be in YAML, so that 8 is a number and ~ is nothing."""
+    value = yaml.safe_load(text) if re.fullmatch(r"[\w.+~-]+", text) else text
+    return value if isinstance(value, (bool, int, float, type(None))) else text
+
+
+def _shard(text: str) -> tuple[int, int]:
+    match = re.fullmatch(r"(\d+)/(\d+)", text)
+    if not match:
+        raise argparse.ArgumentTypeError(f"must be i/n, as in 1/4 ... 4/4, got {text!r}")
+    return int(match[1]), int(match[2])
+
+
+def _run(given: argparse.Namespace) -> str:
+    keys: dict[str, Any] = {}
+    for file in given.config_files:
+        keys.update(_read_yaml(Path(file)))
+    flags = {option.name: getattr(given, option.name) for option in FeatureSettings.options()}
+    keys.update({key: value for key, value in flags.items() if value is not None})
+    settings = FeatureSettings.from_keys(keys)
+    names = settings.text_columns()
+    if not names and settings.image_dir is None:
+        raise ValueError(
+            "nothing to encode: name the columns of the items' text with --text_fields or "
+            "--text_prompt, the folder of their pictures with --image_dir, or both"
+        )
+    if given.table is None:
+        raise ValueError(
+            "--table must name the file with the items (.item, .tsv, .csv or .jsonl): "
+            "one row an item, with its id"
+        )
+    ids, columns = read_catalogue(given.table, given.id_field, names)
+    built = {}
+    if names:
+        built["text"] = build_text_features(
+            ids, columns, settings, given.output / "text", shard=given.shard, progress=True
+        )
+    if settings.image_dir is not None:
+        built["image"] = build_image_features(
+            ids,
+            settings.image_dir,
+            settings,
+            given.output / "image",
+            shard=given.shard,
+            progress=True,
+        )
+    done = {kind: describe_built(one) for kind, one in built.items() if one.result is not None}
+    lines = [side_by_side(done)] if done else []
+    for kind, one in built.items():
+        if one.result is None:
+            lines.append(
+                f"{kind}: encoded {one.extraction.encoded:,} inputs in this job; "
+                f"{one.extraction.shards_left} of its shards are left to the other jobs, "
+                f"the last of which writes {given.output / kind}"
+            )
+    return "\n".join(lines)
+
+
+def _read_yaml(file: Path) -> dict[str, Any]:
+    try:
+        content = yaml.safe_load(file.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise ValueError(f"cannot read {file} as YAML: {error}") from error
+    if content is not None and not isinstance(content, dict):
+        raise ValueError(f"{file} must hold keys and values, got {type(content).__name__}")
+    return content or {}
+
+
+if __name__ == "__main__":
+    sys.exit(main())

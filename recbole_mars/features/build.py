@@ -1,0 +1,121 @@
+"""From a catalogue and settings to feature stores: what the command and the data set share."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from recbole_mars.features.extract import Extraction, extract_images, extract_text
+from recbole_mars.features.image import find_images
+from recbole_mars.features.joining import join_text
+from recbole_mars.features.prompts import PromptTemplate
+from recbole_mars.features.reduced import reduce_store
+from recbole_mars.features.settings import FeatureSettings
+from recbole_mars.features.store import FeatureStore
+
+__all__ = ["Built", "build_image_features", "build_text_features"]
+
+
+@dataclass(frozen=True)
+class Built:
+    """What was made, and how.
+
+    extraction: the encoder's vectors. result: the store to use, which may hold their principal
+    components; None while other jobs that share the work have not finished.
+    """
+
+    extraction: Extraction
+    result: FeatureStore | None
+
+    @property
+    def store(self) -> FeatureStore:
+        """The store to use; ValueError if there is none yet."""
+        return self.result or self.extraction.store
+
+
+def build_text_features(
+    ids: Sequence[str],
+    columns: Mapping[str, Sequence[str]],
+    settings: FeatureSettings,
+    folder: str | Path,
+    *,
+    shard: tuple[int, int] | None = None,
+    progress: bool = False,
+) -> Built:
+    """Features of the items' text in the store `folder`, made or reused.
+
+    ids: n items. columns: name → n strings, '' for a missing one; those of
+    `settings.text_columns()` are looked at. shard: see `Execution`.
+
+    Raises ValueError as `extract_text` and `PromptTemplate` do.
+    """
+    if settings.text_prompt is not None:
+        texts = PromptTemplate(settings.text_prompt).render(columns)
+    else:
+        texts = join_text([columns[name] for name in settings.text_columns()])
+    full, dtype = _full(folder, settings.text_width, settings.feature_dtype)
+    extraction = extract_text(
+        ids,
+        texts,
+        settings.make_text_encoder(),
+        full,
+        dtype=dtype,
+        execution=settings.execution(settings.text_batch_size, shard),
+        progress=progress,
+    )
+    return _reduced(extraction, Path(folder), settings.text_width, settings)
+
+
+def build_image_features(
+    ids: Sequence[str],
+    image_dir: str | Path,
+    settings: FeatureSettings,
+    folder: str | Path,
+    *,
+    shard: tuple[int, int] | None = None,
+    progress: bool = False,
+) -> Built:
+    """Features of the items' pictures in the store `folder`, made or reused.
+
+    image_dir: the folder of the pictures; `settings.image_list` may say which is whose. shard: see
+    `Execution`.
+
+    Raises ValueError as `find_images` and `extract_images` do.
+    """
+    images = find_images(ids, image_dir, settings.image_list)
+    full, dtype = _full(folder, settings.image_width, settings.feature_dtype)
+    extraction = extract_images(
+        ids,
+        images,
+        settings.make_image_encoder(),
+        full,
+        max_broken_share=settings.max_broken_images,
+        dtype=dtype,
+        execution=settings.execution(settings.image_batch_size, shard),
+        progress=progress,
+    )
+    return _reduced(extraction, Path(folder), settings.image_width, settings)
+
+
+def _full(folder: str | Path, width: int | None, dtype: str) -> tuple[Path, str]:
+    """Where the encoder's vectors go, and in which dtype: beside those that are reduced.
+
+    So another width asks for no encoding, and a changed item for that item's only.
+    """
+    folder = Path(folder).resolve()
+    if width is None:
+        return folder, dtype
+    return folder.with_name(f"{folder.name}-full"), "float32" if dtype == "float32" else "float16"
+
+
+def _reduced(
+    extraction: Extraction, folder: Path, width: int | None, settings: FeatureSettings
+) -> Built:
+    if width is None or extraction.result is None:
+        return Built(extraction, extraction.result)
+    dtype = settings.feature_dtype
+    whiten = settings.feature_whiten
+    return Built(
+        extraction, reduce_store(extraction.store, folder, width, whiten=whiten, dtype=dtype)
+    )

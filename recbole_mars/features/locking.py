@@ -1,0 +1,28 @@
+"""Writers of one folder wait for each other."""
+
+from __future__ import annotations
+
+import os
+import threading
+from functools import cache
+from pathlib import Path
+
+from filelock import FileLock
+
+__all__ = ["writing_lock"]
+
+
+def writing_lock(folder: Path) -> FileLock:
+    """The lock that a writer of `folder` holds; it ends with its process, however that ends.
+
+    Taking it again within a thread that holds it is allowed.
+    """
+    folder = folder.resolve()
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    path = folder.with_name(f".{folder.name}.lock")
+    return _lock_of_holder(path, os.getpid(), threading.get_ident())
+
+
+@cache  # one lock object can be taken twice, two of one file cannot
+def _lock_of_holder(path: Path, process: int, thread: int) -> FileLock:
+    return FileLock(path)
