@@ -1,5 +1,6 @@
 """From item texts and pictures to feature vectors that are checked, stored and reused."""
 
+from recbole_mars.features.build import Built, build_image_features, build_text_features
 from recbole_mars.features.catalogue_file import read_catalogue
 from recbole_mars.features.covers import draw_cover, draw_covers
 from recbole_mars.features.encoders import (
@@ -18,17 +19,21 @@ from recbole_mars.features.imported import check_against_catalogue, import_featu
 from recbole_mars.features.joining import join_text
 from recbole_mars.features.prompts import PromptTemplate
 from recbole_mars.features.quantise import cosine_errors, dequantise, quantise
+from recbole_mars.features.reduced import reduce_store
 from recbole_mars.features.reduction import Projection
+from recbole_mars.features.settings import FeatureSettings
 from recbole_mars.features.store import CorruptStoreError, FeatureStore
 from recbole_mars.features.store_writer import write_store
 from recbole_mars.features.table import FeatureTable
 
 __all__ = [
     "BatchEncoder",
+    "Built",
     "CorruptStoreError",
     "Encoder",
     "Execution",
     "Extraction",
+    "FeatureSettings",
     "FeatureStore",
     "FeatureTable",
     "ImageEncoder",
@@ -38,6 +43,8 @@ __all__ = [
     "PromptTemplate",
     "TextEncoder",
     "TfidfEncoder",
+    "build_image_features",
+    "build_text_features",
     "check_against_catalogue",
     "cosine_errors",
     "dequantise",
@@ -51,5 +58,6 @@ __all__ = [
     "load_image",
     "quantise",
     "read_catalogue",
+    "reduce_store",
     "write_store",
 ]

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-
-import numpy as np
 
 from recbole_mars.features.build import Built
 from recbole_mars.features.store import FeatureStore
@@ -30,7 +28,7 @@ def describe_built(built: Built) -> list[tuple[str, str]]:
         ("nothing given", f"{int((~given).sum()):,}"),
         (
             "broken",
-            f"{len(broken):,}, see {_short(store.folder / 'broken.txt')}" if broken else "0",
+            f"{len(broken):,}, see {store.folder.name}/broken.txt" if broken else "0",
         ),
     ]
     if silent:
@@ -52,7 +50,7 @@ def describe_built(built: Built) -> list[tuple[str, str]]:
     return rows
 
 
-def side_by_side(columns: dict[str, Sequence[tuple[str, str]]]) -> str:
+def side_by_side(columns: Mapping[str, Sequence[tuple[str, str]]]) -> str:
     """Tables of names and values as one, a column each, under their titles."""
     names = list(dict.fromkeys(name for rows in columns.values() for name, _ in rows))
     lines = [["", *columns]]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -109,7 +110,7 @@ class Work:
             initial=sum(map(self._size, set(mine).difference(missing))),
             desc=f"encoding with {self._encoder.name}",
             unit="item",
-            smoothing=0.05,
+            mininterval=0.5 if sys.stderr.isatty() else 10.0,  # a log file needs fewer lines
             disable=not progress,
         ) as bar:
             if self._execution.ray_address is not None:

@@ -14,16 +14,13 @@ from recbole.config import Config
 
 from recbole_mars.features import (
     FeatureTable,
-    PixelEncoder,
-    TfidfEncoder,
+    build_image_features,
+    build_text_features,
     check_against_catalogue,
     draw_covers,
-    extract_images,
-    extract_text,
-    find_images,
     import_features,
-    join_text,
 )
+from recbole_mars.plugin.config import feature_settings
 from recbole_mars.plugin.distributed import first_process_first
 
 __all__ = ["ItemCatalogue", "ItemFeatures"]
@@ -65,6 +62,7 @@ class ItemCatalogue:
         self._config = config
         self._item_file = Path(folder) / f"{name}.item"
         self._store = Path(config["checkpoint_dir"]) / "features" / name
+        self._settings = feature_settings(config)
         self._check_sources()
 
     def _check_sources(self) -> None:
@@ -74,27 +72,26 @@ class ItemCatalogue:
             raise ValueError(
                 "mars_use_text and mars_use_image are both False; MARS needs one of them"
             )
-        if use_text and not (config["text_features"] or config["text_fields"]):
+        if use_text and not (config["text_features"] or self._settings.text_columns()):
             raise ValueError(
                 "item text is needed: set text_fields to columns of the .item file, or "
-                "text_features and feature_ids to ready features, or mars_use_text: False to do "
-                "without"
+                "text_features to ready features, or mars_use_text: False to do without"
             )
         pictured = config["image_features"] or config["image_dir"]
         if use_image and not (pictured or config["draw_covers"]):
             raise ValueError(
                 "item images are needed: set image_dir to a folder of <item_id>.jpg, .png or "
-                ".webp, or image_features and feature_ids to ready features, or mars_use_image: "
-                "False to do without"
+                ".webp, or image_features to ready features, or mars_use_image: False to do without"
             )
         for key in ("text_features", "image_features"):
-            if config[key] and not config["feature_ids"]:
+            if str(config[key] or "").endswith(".npy") and not config["feature_ids"]:
                 raise ValueError(
                     f"feature_ids must name the file with the item ids of {key} ({config[key]}): "
-                    "a CSV with an item_id column, or one id a line"
+                    "a CSV with an item_id column, one id a line, or 'rows' for 0, 1, 2, ..."
                 )
         if use_text and not config["text_features"]:
-            self._columns("text_fields", self._text_fields())
+            key = "text_prompt" if config["text_prompt"] else "text_fields"
+            self._columns(key, self._settings.text_columns())
         if use_image and not pictured:
             self._columns("draw_covers", self._cover_fields())
 
@@ -110,24 +107,29 @@ class ItemCatalogue:
 
     def _text(self, tokens: list[str]) -> FeatureTable:
         if self._config["text_features"]:
-            return self._imported("text_features", tokens)
-        columns = self._columns("text_fields", self._text_fields())
+            return self._imported("text", tokens)
+        columns = self._columns("text_fields", self._settings.text_columns())
         columns = columns.reindex(tokens, fill_value="")
-        texts = join_text([columns[name].tolist() for name in columns])
-        return extract_text(tokens, texts, TfidfEncoder(), self._store / "text").store
+        built = build_text_features(
+            tokens,
+            {name: columns[name].tolist() for name in columns},
+            self._settings,
+            self._store / "text",
+            progress=bool(self._config["show_progress"]),
+        )
+        return built.store
 
     def _image(self, tokens: list[str]) -> FeatureTable:
-        config = self._config
-        if config["image_features"]:
-            return self._imported("image_features", tokens)
-        return extract_images(
+        if self._config["image_features"]:
+            return self._imported("image", tokens)
+        built = build_image_features(
             tokens,
-            find_images(tokens, config["image_dir"] or self._covers(), config["image_list"]),
-            PixelEncoder(),
+            self._config["image_dir"] or self._covers(),
+            self._settings,
             self._store / "image",
-            max_broken_share=config["max_broken_images"],
-            progress=bool(config["show_progress"]),
-        ).store
+            progress=bool(self._config["show_progress"]),
+        )
+        return built.store
 
     def _covers(self) -> Path:
         columns = self._columns("draw_covers", self._cover_fields())
@@ -143,8 +145,14 @@ class ItemCatalogue:
         )
         return draw_covers(items, folder, progress=bool(self._config["show_progress"]))
 
-    def _imported(self, key: str, tokens: list[str]) -> FeatureTable:
-        table = import_features(self._config[key], self._config["feature_ids"], name=key)
+    def _imported(self, kind: str, tokens: list[str]) -> FeatureTable:
+        key = f"{kind}_features"
+        source, ids = Path(self._config[key]), self._config["feature_ids"]
+        if source.suffix == ".npy":
+            table = import_features(source, ids, name=key)
+        else:  # a store and RecBole's own files hold their ids; a folder may hold both kinds
+            folder = source.is_dir() and not (source / "manifest.json").is_file()
+            table = import_features(source, name=key, kind=kind if folder else None)
         catalogue = list(tokens)
         if self._item_file.is_file():
             # Items that no interaction names, or that a filter took out, may well have features.
@@ -155,10 +163,6 @@ class ItemCatalogue:
         except ValueError as error:
             raise ValueError(f"{error} (here: allow_unknown_features: True)") from None
         return table
-
-    def _text_fields(self) -> list[str]:
-        fields = self._config["text_fields"]
-        return [fields] if isinstance(fields, str) else list(dict.fromkeys(fields))
 
     def _cover_fields(self) -> list[str]:
         fields = self._config["draw_covers"]

@@ -22,6 +22,7 @@ from recbole.utils import InputType
 from recbole_mars.alignment import AlignmentSettings, TrainingSettings
 from recbole_mars.augmentation import RetrievalSettings
 from recbole_mars.ctr import DINSettings
+from recbole_mars.features import FeatureSettings
 
 __all__ = [
     "OUR_MODELS",
@@ -30,6 +31,7 @@ __all__ = [
     "check_keys",
     "din_settings",
     "explain_unknown_model",
+    "feature_settings",
     "internal_defaults",
     "known_models",
     "option_keys",
@@ -211,6 +213,12 @@ def _build(kind: Callable[..., _T], keys: Mapping[str, str], config: Config, **o
         for field, key in keys.items():
             message = re.sub(rf"^{field}\b", key, message)
         raise ValueError(message) from None
+
+
+def feature_settings(config: Config) -> FeatureSettings:
+    """How text and pictures become features, as the configuration asks for it."""
+    names = [option.name for option in FeatureSettings.options()]
+    return FeatureSettings.from_keys({name: config[name] for name in names})
 
 
 def alignment_settings(config: Config) -> AlignmentSettings:

@@ -1,0 +1,149 @@
+"""python -m recbole_mars.features, as a user types it."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from recbole_mars.features import FeatureStore, ImageEncoder, TextEncoder
+from recbole_mars.features.__main__ import main
+
+ROWS = [f"{k:03},Film {k},{1980 + k},{'A plot.' if k % 3 else ''}" for k in range(30)]
+
+
+@pytest.fixture
+def here(tmp_path, monkeypatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    Path("items.csv").write_text("\n".join(["item_id,title,year,plot", *ROWS]) + "\n")
+    Path("posters").mkdir()
+    generator = np.random.default_rng(0)
+    for k in range(25):
+        pixels = generator.integers(0, 256, (12, 8, 3)).astype(np.uint8)
+        Image.fromarray(pixels).save(f"posters/{k:03}.png")
+    return tmp_path
+
+
+def table(printed: str) -> dict[str, list[str]]:
+    lines = [re.split(r"\s{2,}", line.strip()) for line in printed.splitlines()]
+    return {line[0]: line[1:] for line in lines}
+
+
+def test_text_and_pictures(here, capsys) -> None:
+    Path("posters/003.png").write_bytes(b"not a picture")
+    command = [
+        "--table",
+        "items.csv",
+        "--text_fields",
+        "title",
+        "plot",
+        "--image-dir",
+        "posters",
+        "--output",
+        "f",
+    ]
+    assert main(command) == 0
+    told = table(capsys.readouterr().out)
+    assert told["encoder"] == ["tfidf", "pixels"]
+    assert told["items"] == ["30", "30"]
+    assert told["with features"] == ["30", "24"]
+    assert told["nothing given"] == ["0", "5"]
+    assert told["broken"] == ["0", "1, see image/broken.txt"]
+    assert told["encoded now"][0].startswith("30 in ")
+    assert told["folder"] == ["f/text", "f/image"]
+    assert Path("f/image/broken.txt").read_text().startswith("003\tcannot decode posters/003.png")
+    store = FeatureStore.open("f/text")
+    assert store.ids[:2] == ("000", "001")
+    assert main(command) == 0
+    assert table(capsys.readouterr().out)["encoded now"] == ["none, reused", "none, reused"]
+
+
+def test_yaml_and_flags_that_win(here, capsys) -> None:
+    Path("a.yaml").write_text(
+        'text_prompt: "{title} ({year}). {plot}"\nfeature_dtype: int8\ntext_width: 4\nepochs: 3\n'
+    )
+    Path("b.yaml").write_text("image_dir: posters\ntext_width: 5\n")
+    files = ["--config_files", "a.yaml", "b.yaml"]
+    assert main(["--table=items.csv", "--output=f", *files, "--text-width=6"]) == 0
+    told = table(capsys.readouterr().out)
+    assert re.match(r"6 of \d+, [\d.]+% of the variance", told["width"][0])
+    assert told["stored"][0].startswith("int8, ")
+    assert re.match(r"mean [\d.e-]+, worst [\d.e-]+", told["1 - cosine"][0])
+    assert FeatureStore.open("f/text").dimensions == 6
+    assert FeatureStore.open("f/text-full").manifest["dtype"] == "float16"
+
+
+@pytest.mark.parametrize(
+    ("command", "complaint"),
+    [
+        ("--output f", "nothing to encode: .*--text_fields"),
+        ("--output f --text_fields title", "--table must name the file"),
+        ("--output f --table no.csv --text_fields title", r"no\.csv"),
+        ("--output f --table items.csv --text_fields titel", "titel.*title"),
+        ("--output f --table items.csv --image_dir nowhere", "image_dir must be a folder"),
+        ("--output f --table items.csv --text_prompt {titel}", "titel.*title"),
+        ("--output f --table items.csv --text_fields title --text_encoder ./no", r"\./no"),
+        ("--output f --table items.csv --text_fields title --text_width few", "a whole number"),
+        ("--output f --config_files no.yaml", r"cannot read no\.yaml"),
+        ("--output f --config_files items.csv", "cannot read|must hold keys and values"),
+        ("--output posters --table items.csv --text_fields title --feature_dtype x", "float16"),
+    ],
+)
+def test_mistakes_get_one_clear_line(here, capsys, command: str, complaint: str) -> None:
+    assert main(command.split()) == 2
+    printed = capsys.readouterr()
+    assert printed.out == ""
+    (line,) = [line for line in printed.err.splitlines() if not line.startswith("\r")]
+    assert re.match(f"error: .*({complaint})", line)
+
+
+@pytest.mark.parametrize("shard", ["0/2", "3/2", "half"])
+def test_shards_are_checked(here, capsys, shard: str) -> None:
+    command = f"--output f --table items.csv --text_fields title --shard {shard}".split()
+    try:
+        status = main(command)
+    except SystemExit as stopped:
+        status = stopped.code
+    assert status == 2
+    assert re.search(r"i/n", capsys.readouterr().err)
+
+
+def test_models_and_shards(here, capsys, tiny_bert, tiny_vit) -> None:
+    command = ["--table=items.csv", "--text_prompt={title}. {plot}", "--image_dir=posters"]
+    command += [f"--text_encoder={tiny_bert}", f"--image_encoder={tiny_vit}"]
+    command += ["--text_batch_size=4", "--image_batch_size=4"]
+    assert main([*command, "--output=whole"]) == 0
+    told = table(capsys.readouterr().out)
+    assert told["encoder"] == [str(tiny_bert), str(tiny_vit)]
+    manifest = json.loads(Path("whole/text/manifest.json").read_text())
+    assert "model.safetensors" in manifest["settings"]["files"]
+    # Thirty items make one shard: the second job has nothing to do.
+    assert main([*command, "--output=f", "--shard=2/2"]) == 0
+    assert "text: encoded 0 inputs in this job; 1 of its shards" in capsys.readouterr().out
+    assert main([*command, "--output=f", "--shard=1/2"]) == 0
+    assert table(capsys.readouterr().out)["encoder"] == [str(tiny_bert), str(tiny_vit)]
+    for kind in ("text", "image"):
+        for file in Path("whole", kind).iterdir():
+            assert file.read_bytes() == Path("f", kind, file.name).read_bytes()
+
+
+def test_in_a_process_of_its_own(here) -> None:
+    command = [sys.executable, "-m", "recbole_mars.features", "--table", "items.csv"]
+    command += ["--text_fields", "title", "--output", "f"]
+    root = str(Path(__file__).resolve().parents[2])
+    done = subprocess.run(
+        command, capture_output=True, text=True, env={"PATH": "/usr/bin:/bin", "PYTHONPATH": root}
+    )
+    assert done.returncode == 0, done.stderr
+    assert "with features" in done.stdout
+
+
+def test_encoders_are_public() -> None:
+    assert TextEncoder.name == "text_model"
+    assert ImageEncoder.name == "image_model"
