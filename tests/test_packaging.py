@@ -27,6 +27,7 @@ YAML_FILES = sorted(PROPERTIES.rglob("*.yaml"))
 TOP_LEVEL = ("README.md", "LICENSE", "CHANGELOG.md", "run_recbole_mars.py")
 MODULE_OF = {
     "faiss-cpu": "faiss",
+    "huggingface-hub": "huggingface_hub",
     "pillow": "PIL",
     "pyyaml": "yaml",
     "scikit-learn": "sklearn",
@@ -73,7 +74,7 @@ def test_supported_pythons_agree():
 
 @pytest.mark.skipif(sys.version_info < (3, 10), reason="sys.stdlib_module_names is of Python 3.10")
 def test_imports_are_declared():
-    declared = [SETUP["options"]["install_requires"]]
+    declared = [SETUP["options"]["install_requires"], SETUP["options.extras_require"]["timm"]]
     required = {
         canonicalize_name(Requirement(line).name)
         for part in declared

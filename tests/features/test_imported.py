@@ -16,6 +16,7 @@ from recbole_mars.features import (
     import_features,
     imported,
     read_catalogue,
+    write_store,
 )
 
 MATRIX = np.array([[1, 2, 3], [0, 0, 0], [4, 5, 6]], dtype=np.float16)
@@ -227,7 +228,7 @@ def test_described_folder(tmp_path) -> None:
 
 def test_feature_store(tmp_path) -> None:
     present = MATRIX.any(axis=1)
-    FeatureStore.write(
+    write_store(
         tmp_path / "store", "abc", MATRIX, present, encoder="e", settings={}, fingerprint="f"
     )
     features = import_features(tmp_path / "store")

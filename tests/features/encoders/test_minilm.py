@@ -53,9 +53,13 @@ def test_settings(encoder) -> None:
     assert settings["files"]["model.safetensors"].startswith("53aa51172d142c89d9012cce15ae4d6c")
 
 
+ARTICLES = "The|A|An|Le|La|Les|L'|Il|El|Der|Das"
+
+
 def article_first(title: str) -> str:
     """'Usual Suspects, The' as 'The Usual Suspects', before another title in brackets, too."""
-    return re.sub(r"^(.*), (The|A|An)(?= \(|$)", r"\2 \1", title)
+    moved = re.sub(rf"^(.*), ({ARTICLES})(?= \(|$)", r"\2 \1", title)
+    return re.sub(r"^L' ", "L'", moved)
 
 
 def descriptions(folder: Path) -> list[str]:
