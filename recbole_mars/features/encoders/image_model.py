@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Sequence
 from functools import cached_property
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -14,13 +15,12 @@ import torch
 from PIL import Image
 
 from recbole_mars.features.encoders.base import PreparedBatch
-from recbole_mars.features.encoders.device import pick_device, pick_dtype
 from recbole_mars.features.encoders.image_pooling import POOLINGS
 from recbole_mars.features.encoders.image_processor import ImageProcessor
 from recbole_mars.features.encoders.model_folder import ModelFolder, fetch_model
 from recbole_mars.features.encoders.qwen_vision import QWEN_TOWERS, VISUAL, QwenTower
 from recbole_mars.features.encoders.vision_backbone import VisionBackbone
-from recbole_mars.features.encoders.vision_loading import LoadOptions, read_config
+from recbole_mars.features.encoders.vision_config import LoadOptions, read_config
 from recbole_mars.features.image import load_image
 
 __all__ = ["ImageEncoder"]
@@ -55,8 +55,8 @@ class ImageEncoder:
     min_pixels, max_pixels: of a picture, for models that take pictures of any size (Qwen-VL).
     normalize: scale vectors to length 1.
 
-    Raises ValueError for options that do not go together or lack a package; the methods do for a
-    model that cannot be had, is no vision model, or lacks weights that are used.
+    Raises ValueError for options that do not go together; the methods do for a model that cannot
+    be had, is no vision model, or lacks weights that are used, a device or a package.
     """
 
     name = "image_model"
@@ -78,15 +78,18 @@ class ImageEncoder:
     ) -> None:
         if pooling not in POOLINGS:
             raise ValueError(f"pooling must be one of {POOLINGS}, got {pooling!r}")
-        pick_device(device)
-        if dtype != "auto":
-            pick_dtype(dtype, {})
-        self.options = LoadOptions(device, dtype, device_map, load_in_8bit, trust_remote_code)
-        self.model_name = str(model)
+        self.model = str(model)
         self.revision = revision
         self.pooling = pooling
-        self.pixels = {"min_pixels": min_pixels, "max_pixels": max_pixels}
+        self.device = device
+        self.dtype = dtype
+        self.device_map = device_map
+        self.load_in_8bit = load_in_8bit
+        self.trust_remote_code = trust_remote_code
+        self.max_pixels = max_pixels
+        self.min_pixels = min_pixels
         self.normalize = normalize
+        self._options = LoadOptions(device, dtype, device_map, load_in_8bit, trust_remote_code)
         self._lock = threading.RLock()
         self._width = 0  # of a vector; known once the model is loaded
 
@@ -97,9 +100,8 @@ class ImageEncoder:
                 "version": 1,
                 "files": self._checksums,
                 "pooling": self._vision.pooling,
-                "dtype": str(pick_dtype(self.options.dtype, self._config)).replace("torch.", ""),
-                "load_in_8bit": self.options.load_in_8bit,
-                "trust_remote_code": self.options.trust_remote_code,
+                "dtype": self._options.dtype_name(self._config),
+                "load_in_8bit": self.load_in_8bit,
                 "processor": self._vision.processor.name,
                 **self._vision.limits(),
                 "normalize": self.normalize,
@@ -110,16 +112,14 @@ class ImageEncoder:
 
         with self._lock:
             found = {
-                "model": self.model_name,
+                "model": self.model,
                 "revision": self._folder.revision,
                 "transformers": transformers.__version__,
                 "torch": torch.__version__,
                 "pillow": PIL.__version__,
             }
             if self._config.model_type == "timm_wrapper":
-                import timm  # an extra
-
-                found["timm"] = timm.__version__
+                found["timm"] = version("timm")
             return found
 
     def load(self) -> None:
@@ -135,7 +135,7 @@ class ImageEncoder:
         return [0] * len(inputs)
 
     def prepare(self, inputs: Sequence[Path]) -> PreparedBatch:
-        """Decode and process pictures; those that cannot be are named in `broken`, with reason.
+        """Decode and process pictures; those that cannot be are in `broken`, with the reason.
 
         Raises ValueError if pictures of a batch do not come to one size.
         """
@@ -161,7 +161,7 @@ class ImageEncoder:
         vectors = self._run(batch.content)
         if not np.isfinite(vectors).all():
             raise ValueError(
-                f"model {self.model_name!r} must give finite vectors, got some that are not, in "
+                f"model {self.model!r} must give finite vectors, got some that are not, in "
                 f"{self._vision.placement[1]}; use dtype 'bfloat16' or 'float32'"
             )
         return vectors
@@ -186,9 +186,21 @@ class ImageEncoder:
             vectors = torch.nn.functional.normalize(vectors, dim=1)
         return vectors.cpu().numpy()
 
+    def __getstate__(self) -> dict[str, Any]:
+        # To another process go the arguments only; it reads and loads for itself.
+        return {key: value for key, value in vars(self).items() if not key.startswith("_")}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(vars(type(self)(**state)))
+
     @cached_property
     def _folder(self) -> ModelFolder:
-        return fetch_model(self.model_name, revision=self.revision, prefix=VISUAL)
+        return fetch_model(
+            self.model,
+            revision=self.revision,
+            prefix=VISUAL,  # matters for a Qwen-VL only: no other model has such weights
+            code=self.trust_remote_code,
+        )
 
     @cached_property
     def _checksums(self) -> dict[str, str]:
@@ -196,17 +208,25 @@ class ImageEncoder:
 
     @cached_property
     def _config(self) -> Any:
-        return read_config(self._folder, self.options.trust_remote_code)
+        return read_config(self._folder, self.trust_remote_code)
 
     @cached_property
     def _vision(self) -> VisionModel:
         folder, config = self._folder, self._config
         if config.model_type in QWEN_TOWERS:
-            return QwenTower(folder, config, self.pooling, self.options, **self.pixels)
-        given = [name for name, value in self.pixels.items() if value is not None]
+            return QwenTower(
+                folder,
+                config,
+                self.pooling,
+                self._options,
+                min_pixels=self.min_pixels,
+                max_pixels=self.max_pixels,
+            )
+        limits = {"max_pixels": self.max_pixels, "min_pixels": self.min_pixels}
+        given = [name for name, value in limits.items() if value is not None]
         if given:
             raise ValueError(
                 f"{' and '.join(given)} are for models that take pictures of any size, but "
-                f"{self.model_name!r} ({config.model_type}) knows one size; leave them out"
+                f"{self.model!r} ({config.model_type}) knows one size; leave them out"
             )
-        return VisionBackbone(folder, config, self.pooling, self.options)
+        return VisionBackbone(folder, config, self.pooling, self._options)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -10,7 +11,6 @@ from PIL import Image
 
 from recbole_mars.features.encoders.image_recipe import find_recipe
 from recbole_mars.features.encoders.model_folder import ModelFolder
-from recbole_mars.features.encoders.vision_loading import one_line, transformers_version
 
 __all__ = ["ImageProcessor"]
 
@@ -28,31 +28,43 @@ class ImageProcessor:
     def __init__(self, folder: ModelFolder, trust_remote_code: bool = False, **options: Any):
         from transformers import AutoImageProcessor, __version__
 
-        kind = {"backend": "pil"} if transformers_version()[0] >= 5 else {"use_fast": False}
-        try:
-            self._processor = AutoImageProcessor.from_pretrained(
-                folder.path,
-                local_files_only=True,
-                trust_remote_code=trust_remote_code,
-                **kind,
-                **options,
-            )
-        except Exception as error:  # of whatever the processor's class needs
+        old = int(__version__.split(".")[0]) < 5
+        kinds = [{"use_fast": False}, {"use_fast": True}] if old else [{"backend": "pil"}]
+        for kind in kinds:  # the second is for those few that have no other
+            try:
+                self._processor = AutoImageProcessor.from_pretrained(
+                    str(folder.path),
+                    local_files_only=True,
+                    trust_remote_code=trust_remote_code,
+                    **kind,
+                    **options,
+                )
+                break
+            except Exception as error:  # of whatever the processor's class needs
+                failure = error
+        else:
             raise ValueError(
-                f"model {folder.name!r} needs an image processor that transformers "
-                f"{__version__} can load from its preprocessor_config.json: "
-                f"{one_line(error)}; "
+                f"model {folder.name!r} needs an image processor that transformers {__version__} "
+                f"can load from its preprocessor_config.json: {' '.join(str(failure).split())}; "
                 f"choose a model for pictures, or install what is missing"
-            ) from error
+            ) from failure
+        name = type(self._processor).__name__
+        if "timm" in type(self._processor).__module__:
+            self._arguments: dict[str, Any] = {"return_tensors": "pt"}
+        elif name.endswith("Fast") or getattr(self._processor, "backend", "pil") != "pil":
+            self._arguments = {"return_tensors": "pt"}
+        else:
+            # Of a picture 3 pixels high, older versions mistake the rows for its colours.
+            self._arguments = {"return_tensors": "np"}
+            if old:
+                self._arguments["input_data_format"] = "channels_last"
         self._recipe = find_recipe(self._processor)
-        module = type(self._processor).__module__
-        self._gives_torch = "timm" in module or not self._on_pil()
 
     @property
     def name(self) -> str:
         """The processor's class, by the name that does not tell its kind."""
         name = type(self._processor).__name__
-        return name[:-3] if name.endswith("Pil") else name
+        return re.sub("(Pil|Fast)$", "", name)
 
     @property
     def size(self) -> dict[str, int]:
@@ -66,11 +78,8 @@ class ImageProcessor:
         """
         if self._recipe is not None:
             return {"pixel_values": self._recipe(image)[None]}
-        kind = "pt" if self._gives_torch else "np"
-        return {
-            key: np.asarray(value)
-            for key, value in self._processor([image], return_tensors=kind).items()
-        }
+        processed = self._processor([image], **self._arguments)
+        return {key: np.asarray(value) for key, value in processed.items()}
 
     @staticmethod
     def join(processed: Sequence[dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
@@ -85,8 +94,3 @@ class ImageProcessor:
                 f"a batch needs pictures of one size, but the image processor gives {shapes}; set "
                 f"a height and width, or do_center_crop, in the model's preprocessor_config.json"
             ) from error
-
-    def _on_pil(self) -> bool:
-        if transformers_version()[0] >= 5:
-            return getattr(self._processor, "backend", "pil") == "pil"
-        return not type(self._processor).__name__.endswith("Fast")

@@ -22,6 +22,7 @@ logger = logging.getLogger(__name__)
 
 # An extra head of many encoders, trained on another task: no vector of a token comes from it.
 POOLER = r"(.*\.)?pooler\."
+REMEDY = "get the model's folder anew, or name a model of the kind that its config.json says"
 
 
 def load_config(path: Path, name: str, trust_remote_code: bool = False) -> Any:
@@ -53,13 +54,17 @@ def load_model(
     trust_remote_code: bool = False,
     unused: str = POOLER,
     keep: Callable[[Any], Any] | None = None,
+    config: Any = None,
+    weights: Mapping[str, torch.Tensor] | None = None,
+    remedy: str = REMEDY,
 ) -> Any:
     """The model in a folder, with its weights, in evaluation mode.
 
     loader: of `transformers`, for example AutoModel. device: where to put the model, unless
     device_map spreads it or it is held in 8 bits. unused: weights that may be missing, a regular
     expression for the beginning of their names. keep: the part of the model that is needed; the
-    rest does not go to the device.
+    rest does not go to the device. config: in place of the folder's. weights: in place of the
+    folder's, by name; each must have its place in the model. remedy: for weights that are missing.
 
     Raises ValueError if the model cannot be had, weights are missing, or device_map or 8 bits
     need a package that is not there.
@@ -74,13 +79,21 @@ def load_model(
             device_map = {"": device}
     if device_map is not None:
         options["device_map"] = device_map
+    if config is not None:
+        options["config"] = config
+    if weights is not None:
+        options["state_dict"] = dict(weights)
     model, report = _load(loader, path, name, trust_remote_code, **options)
     missing = sorted(key for key in report["missing_keys"] if not re.match(unused, key))
     if missing:
         raise ValueError(
             f"model {name!r} in {path} must hold all weights of a {type(model).__name__}, but "
-            f"{len(missing)} are missing, first {missing[0]!r}; get the model's folder anew, or "
-            f"name a model of the kind that its config.json says"
+            f"{len(missing)} are missing, first {missing[0]!r}; {remedy}"
+        )
+    if weights is not None and report["unexpected_keys"]:
+        raise ValueError(
+            f"model {name!r} in {path} must hold the weights of a {type(model).__name__} only, but "
+            f"it has no place for {sorted(report['unexpected_keys'])[0]!r}; {remedy}"
         )
     logger.debug("%s: weights that are not used: %s", name, sorted(report["unexpected_keys"]))
     if keep is not None:
@@ -106,7 +119,10 @@ def _load(loader: Any, path: Path, name: str, trust_remote_code: bool, **options
     try:
         with _quiet():
             return loader.from_pretrained(
-                str(path), local_files_only=True, trust_remote_code=trust_remote_code, **options
+                None if "state_dict" in options else str(path),
+                local_files_only=True,
+                trust_remote_code=trust_remote_code,
+                **options,
             )
     except (MemoryError, torch.cuda.OutOfMemoryError):
         raise  # the folder is not to blame

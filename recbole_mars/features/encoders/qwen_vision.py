@@ -14,17 +14,18 @@ from safetensors import safe_open
 
 from recbole_mars.features.encoders.image_processor import ImageProcessor
 from recbole_mars.features.encoders.model_folder import ModelFolder
-from recbole_mars.features.encoders.vision_loading import LoadOptions, load_pretrained
+from recbole_mars.features.encoders.pretrained import load_model
+from recbole_mars.features.encoders.vision_config import LoadOptions
 
 __all__ = ["QWEN_TOWERS", "VISUAL", "QwenTower", "pool_packed"]
 
-# Names of the tower's weights, as the models were published, and as transformers 5 has them
-VISUAL = r"(model\.)?visual\."
 QWEN_TOWERS = {
     "qwen2_vl": ("qwen2_vl", "Qwen2VisionTransformerPretrainedModel"),
     "qwen2_5_vl": ("qwen2_5_vl", "Qwen2_5_VisionTransformerPretrainedModel"),
     "qwen3_vl": ("qwen3_vl", "Qwen3VLVisionModel"),
 }
+# Names of the tower's weights, as the models were published, and as transformers 5 has them
+VISUAL = r"(model\.)?visual\."
 # 768 tokens of Qwen2.5-VL (28 x 28 pixels each), a picture of 672 x 896. Covers and posters show
 # no more, while the models' own limit of 16,384 tokens makes a single photo cost as much as
 # twenty pictures, and more, as attention grows with the square.
@@ -85,26 +86,19 @@ class QwenTower:
         return {"min_pixels": self._min_pixels, "max_pixels": self._max_pixels}
 
     def load(self) -> None:
-        """Load the tower's weights, all of them and no others; ValueError if that fails."""
+        """Load the tower's weights, all of them and no others; ValueError if they do not fit."""
         module, name = QWEN_TOWERS[self._config.model_type]
         tower = getattr(import_module(f"transformers.models.{module}.modeling_{module}"), name)
-        config = self._config.vision_config
-        # The checkpoint's precision stands in the configuration of the whole.
-        for key in ("dtype", "torch_dtype"):
-            own = getattr(self._config, key, None)
-            if own is not None:
-                setattr(config, key, own)
-                break
-        model, names = load_pretrained(
-            tower, self._folder, config, self._options, state_dict=self._read_weights()
+        self._model = load_model(
+            tower,
+            self._folder.path,
+            self._folder.name,
+            config=self._config.vision_config,
+            weights=self._read_weights(),
+            unused="(?!)",  # nothing is
+            remedy="get the model's folder anew",
+            **self._options.keywords(self._config),
         )
-        if names["missing"] or names["unexpected"]:
-            raise ValueError(
-                f"the vision tower of {self._folder.name!r} must have just the weights of a "
-                f"{self._config.model_type}, found none for {names['missing'][:3]}, and no place "
-                f"for {names['unexpected'][:3]}; get the model's folder anew"
-            )
-        self._model = model
 
     @property
     def placement(self) -> tuple[torch.device, torch.dtype]:

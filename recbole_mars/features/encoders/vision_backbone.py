@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from typing import Any
 
 import torch
@@ -14,14 +13,14 @@ from recbole_mars.features.encoders.image_pooling import (
 )
 from recbole_mars.features.encoders.image_processor import ImageProcessor
 from recbole_mars.features.encoders.model_folder import ModelFolder
-from recbole_mars.features.encoders.vision_loading import LoadOptions, load_pretrained
+from recbole_mars.features.encoders.pretrained import POOLER, REMEDY, load_model
+from recbole_mars.features.encoders.vision_config import LoadOptions
 
 __all__ = ["VisionBackbone"]
 
 # Weights of a model that pictures never meet: the text half of a dual encoder, and the token that
 # stands for a patch hidden in pretraining.
-UNUSED = re.compile(r"text_|logit_|(.*\.)?(mask_token|num_batches_tracked)$")
-POOLER = re.compile(r"(.*\.)?pooler\.")
+UNUSED = r"text_|logit_|(.*\.)?(mask_token|num_batches_tracked)$"
 
 
 class VisionBackbone:
@@ -58,18 +57,20 @@ class VisionBackbone:
 
     def load(self) -> None:
         """Load the weights; ValueError if one that is used is not among them."""
-        model, names = load_pretrained(self._class, self._folder, self._config, self._options)
-        lost = [name for name in names["missing"] if not UNUSED.match(name)]
-        if self.pooling != "model":
-            lost = [name for name in lost if not POOLER.match(name)]
-        if lost:
-            hint = "pooling 'cls' or 'mean'" if all(map(POOLER.match, lost)) else "another model"
-            raise ValueError(
-                f"model {self._folder.name!r} needs all its weights in {self._folder.path}, found "
-                f"no {', '.join(lost[:3])}{', ...' if len(lost) > 3 else ''}, which would be "
-                f"random; use {hint}"
-            )
-        self._model = model
+        pooled = self.pooling == "model"
+        remedy = REMEDY
+        if pooled and prefix_tokens(self._config):  # its pooler may be what is missing
+            remedy = f"use pooling 'cls' or 'mean', or {REMEDY}"
+        self._model = load_model(
+            self._class,
+            self._folder.path,
+            self._folder.name,
+            config=self._config,
+            unused=UNUSED if pooled else f"{UNUSED}|{POOLER}",
+            keep=_drop_text,
+            remedy=remedy,
+            **self._options.keywords(self._config),
+        )
 
     @property
     def placement(self) -> tuple[torch.device, torch.dtype]:
@@ -127,3 +128,12 @@ def _takes_pictures(model_class: Any) -> bool:
     if dual:  # other than models that write about a picture
         return hasattr(model_class, "get_text_features")
     return getattr(model_class, "main_input_name", "") == "pixel_values"
+
+
+def _drop_text(model: Any) -> Any:
+    """A dual encoder without its text half, which need not take room on the device."""
+    if hasattr(model, "get_image_features"):
+        for name in ("text_model", "text_projection"):
+            if isinstance(getattr(model, name, None), torch.nn.Module):
+                setattr(model, name, None)
+    return model

@@ -48,7 +48,7 @@ def test_equal_bytes(folder: Path, kind: str, settings: dict[str, Any]) -> None:
     processor = own_processor(folder, kind, **settings)
     recipe = find_recipe(processor)
     assert recipe is not None
-    for seed, (width, height) in enumerate([(64, 48), (48, 64), (500, 333), (7, 90), (1, 1)]):
+    for seed, (width, height) in enumerate([(64, 48), (48, 64), (500, 333), (7, 90), (1, 5)]):
         image = picture(seed, width, height)
         expected = processor([image], return_tensors="np")["pixel_values"][0]
         assert recipe(image).dtype == expected.dtype
@@ -96,3 +96,17 @@ def test_sizes_of_a_recipe() -> None:
     pixels = recipe(image)  # 4 x 6 stays; its middle of 2 x 4 is rows 1, 2 and columns 1 to 4
     assert pixels[0].tolist() == [[7, 8, 9, 10], [13, 14, 15, 16]]
     assert pixels[2].tolist() == [[519, 520, 521, 522], [525, 526, 527, 528]]
+
+
+@pytest.mark.parametrize("kind", ["ConvNextImageProcessor", "ViTImageProcessor"])
+@pytest.mark.parametrize("size", [(3, 3), (90, 3), (3, 90), (1, 1), (1, 60)])
+def test_rows_of_small_pictures_are_not_taken_for_colours(
+    folder: Path, kind: str, size: tuple[int, int]
+) -> None:
+    save_processor(folder, image_processor_type=kind)
+    processor = ImageProcessor(fetch_model(str(folder)))
+    small = Image.new("RGB", size, (255, 128, 0))
+    large = Image.new("RGB", (64, 64), (255, 128, 0))
+    np.testing.assert_allclose(
+        processor(small)["pixel_values"], processor(large)["pixel_values"], atol=1e-6
+    )

@@ -11,7 +11,7 @@ import pytest
 import torch
 from PIL import Image
 from safetensors.torch import load_file, save_file
-from tiny_vision import MEAN, QWENS, STD, block_network, save_pictures, save_qwen
+from tiny_vision import MEAN, QWENS, STD, block_network, encode, save_pictures, save_qwen
 
 from recbole_mars.features import ImageEncoder
 from recbole_mars.features.encoders import qwen_vision
@@ -42,11 +42,6 @@ def saved(tmp_path_factory):
 @pytest.fixture(scope="module")
 def pictures(tmp_path_factory) -> list[Path]:
     return save_pictures(tmp_path_factory.mktemp("pictures"), *SIZES)
-
-
-def encode(encoder: ImageEncoder, paths: list[Path]) -> np.ndarray:
-    encoder.load()
-    return encoder.encode_batch(encoder.prepare(paths))
 
 
 def patches_by_hand(path: Path, side: int, limits: dict[str, int]) -> tuple[torch.Tensor, tuple]:
@@ -185,11 +180,11 @@ def test_weights_must_be_those_of_the_tower(saved, tmp_path) -> None:
         save_file(changed, folder / "model.safetensors", metadata={"format": "pt"})
         ImageEncoder(folder).load()
 
-    with pytest.raises(ValueError, match=r"found none for \['merger.ln_q.weight'\]"):
+    with pytest.raises(ValueError, match=r"1 are missing, first 'merger\.ln_q\.weight'"):
         load_with({name: value for name, value in weights.items() if name != key})
-    with pytest.raises(ValueError, match=r"and no place for \['extra.weight'\]"):
+    with pytest.raises(ValueError, match=r"it has no place for 'extra\.weight'"):
         load_with({**weights, prefix + "extra.weight": torch.ones(2)})
-    with pytest.raises(ValueError, match="cannot load model"):
+    with pytest.raises(ValueError, match="does not load from"):
         load_with({**weights, key: torch.ones(5)})
     with pytest.raises(ValueError, match=r"must have a vision tower, weights named 'visual\.\*'"):
         load_with({name: value for name, value in weights.items() if "visual." not in name})
@@ -260,3 +255,70 @@ def test_precision_of_the_checkpoint(saved, tmp_path) -> None:
     assert encoder.settings()["dtype"] == "bfloat16"
     encoder.load()
     assert encoder._vision.placement[1] == torch.bfloat16
+
+
+def test_model_of_the_paper(saved, pictures, tmp_path) -> None:
+    """Qwen2.5-VL-7B, its config.json as published, but for the tower's depth and inner widths."""
+    tower = {
+        "depth": 2,
+        "hidden_act": "silu",
+        "hidden_size": 32,
+        "intermediate_size": 48,
+        "num_heads": 2,
+        "in_chans": 3,
+        "out_hidden_size": 3584,
+        "patch_size": 14,
+        "spatial_merge_size": 2,
+        "spatial_patch_size": 14,
+        "window_size": 112,
+        "fullatt_block_indexes": [1],
+        "tokens_per_second": 2,
+        "temporal_patch_size": 2,
+    }
+    config = {
+        "architectures": ["Qwen2_5_VLForConditionalGeneration"],
+        "model_type": "qwen2_5_vl",
+        "hidden_size": 3584,
+        "intermediate_size": 18944,
+        "num_hidden_layers": 28,
+        "num_attention_heads": 28,
+        "num_key_value_heads": 4,
+        "vocab_size": 152064,
+        "tie_word_embeddings": False,
+        "torch_dtype": "bfloat16",
+        "transformers_version": "4.41.2",
+        "rope_scaling": {"type": "mrope", "mrope_section": [16, 24, 24]},
+        "vision_config": tower,
+    }
+    weights = {
+        "visual." + name.split("visual.", 1)[1]: tensor
+        for name, tensor in load_file(saved()[0] / "model.safetensors").items()
+        if "visual." in name and "blocks.2." not in name and "merger.mlp.2" not in name
+    }
+    generator = torch.Generator().manual_seed(0)
+    weights["visual.merger.mlp.2.weight"] = torch.randn(3584, 128, generator=generator)
+    weights["visual.merger.mlp.2.bias"] = torch.randn(3584, generator=generator)
+    weights = {name: tensor.bfloat16() for name, tensor in weights.items()}
+    save_file(weights, tmp_path / "model-00001-of-00005.safetensors", {"format": "pt"})
+    places = dict.fromkeys(weights, "model-00001-of-00005.safetensors")
+    places["model.layers.0.mlp.down_proj.weight"] = "model-00002-of-00005.safetensors"
+    index = {"metadata": {"total_size": 16584333312}, "weight_map": places}
+    (tmp_path / "model.safetensors.index.json").write_text(json.dumps(index))
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    processor = {
+        "min_pixels": 3136,
+        "max_pixels": 12845056,
+        "patch_size": 14,
+        "temporal_patch_size": 2,
+        "merge_size": 2,
+        "image_mean": [0.48145466, 0.4578275, 0.40821073],
+        "image_std": [0.26862954, 0.26130258, 0.27577711],
+        "image_processor_type": "Qwen2VLImageProcessor",
+        "processor_class": "Qwen2_5_VLProcessor",
+    }
+    (tmp_path / "preprocessor_config.json").write_text(json.dumps(processor))
+    encoder = ImageEncoder(tmp_path)
+    vectors = encode(encoder, pictures)
+    assert vectors.shape == (len(pictures), 3584)
+    found = encoder.settings()
+    assert (found["dtype"], found["min_pixels"], found["max_pixels"]) == ("bfloat16", 3136, 602_112)

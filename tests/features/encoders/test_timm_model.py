@@ -99,9 +99,7 @@ def test_equals_timm_itself(tmp_path, pictures, name: str) -> None:
 
 
 def test_without_timm_the_remedy_is_named(tmp_path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(
-        "recbole_mars.features.encoders.vision_loading.find_spec", lambda name: None
-    )
+    monkeypatch.setattr("recbole_mars.features.encoders.vision_config.find_spec", lambda name: None)
     config = {"architecture": "resnet18", "num_classes": 0, "pretrained_cfg": {"tag": "x"}}
     (tmp_path / "config.json").write_text(json.dumps(config))
     (tmp_path / "model.safetensors").write_bytes(b"")

@@ -13,6 +13,8 @@ import torch
 import transformers
 from PIL import Image
 
+from recbole_mars.features import ImageEncoder
+
 SIDE = 32  # of the pictures that the fixed-size models take
 MEAN, STD = (0.4, 0.5, 0.6), (0.2, 0.25, 0.3)
 
@@ -224,6 +226,16 @@ def pixels_by_hand(path: Path) -> torch.Tensor:
     image = Image.open(path).convert("RGB").resize((SIDE, SIDE), Image.Resampling.BICUBIC)
     values = (np.asarray(image) / 255.0 - np.array(MEAN)) / np.array(STD)
     return torch.from_numpy(values.transpose(2, 0, 1)[None].astype(np.float32))
+
+
+def encode(encoder: ImageEncoder, paths: list[Path]) -> np.ndarray:
+    """Vectors of picture files, checked for what all batches must be."""
+    encoder.load()
+    batch = encoder.prepare(paths)
+    vectors = encoder.encode_batch(batch)
+    assert vectors.dtype == np.float32
+    assert len(vectors) == batch.size == len(paths) - len(batch.broken)
+    return vectors
 
 
 def block_network(monkeypatch: pytest.MonkeyPatch) -> None:
