@@ -144,7 +144,7 @@ def main() -> None:
     )
     parser.add_argument("--data_path", type=Path, required=True)
     parser.add_argument("--texts", type=int, default=2048, help="(%(default)s)")
-    parser.add_argument("--pictures", type=int, default=256, help="(%(default)s)")
+    parser.add_argument("--pictures", type=int, default=128, help="(%(default)s)")
     parser.add_argument("--text_batch", type=int, default=32, help="(%(default)s)")
     parser.add_argument("--image_batch", type=int, default=16, help="(%(default)s)")
     parser.add_argument("--rounds", type=int, default=5, help="(%(default)s)")
