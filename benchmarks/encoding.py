@@ -41,8 +41,8 @@ from recbole_mars.features import (
     load_image,
     read_catalogue,
 )
-from recbole_mars.features.plan import Plan
-from recbole_mars.features.sources import Sources
+from recbole_mars.features.extraction.plan import Plan
+from recbole_mars.features.extraction.sources import Sources
 
 RESULTS = Path(__file__).parent / "results"
 

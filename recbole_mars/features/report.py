@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from recbole_mars.features.build import Built
-from recbole_mars.features.store import FeatureStore
+from recbole_mars.features.stores.store import FeatureStore
 
 __all__ = ["describe_built", "side_by_side"]
 

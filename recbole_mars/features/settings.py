@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import Field, dataclass, field, fields
 from typing import Any
 
+from recbole_mars.features.catalogue.prompts import PromptTemplate
 from recbole_mars.features.encoders import (
     BatchEncoder,
     Encoder,
@@ -15,9 +16,8 @@ from recbole_mars.features.encoders import (
     TextEncoder,
     TfidfEncoder,
 )
-from recbole_mars.features.execution import Execution
-from recbole_mars.features.prompts import PromptTemplate
-from recbole_mars.features.store_writer import DTYPES
+from recbole_mars.features.extraction.execution import Execution
+from recbole_mars.features.stores.writer import DTYPES
 
 __all__ = ["FeatureSettings"]
 

@@ -14,6 +14,7 @@ import PIL
 import torch
 from PIL import Image
 
+from recbole_mars.features.catalogue.image import load_image
 from recbole_mars.features.encoders.base import PreparedBatch
 from recbole_mars.features.encoders.image_pooling import POOLINGS
 from recbole_mars.features.encoders.image_processor import ImageProcessor
@@ -21,7 +22,6 @@ from recbole_mars.features.encoders.model_folder import ModelFolder, fetch_model
 from recbole_mars.features.encoders.qwen_vision import QWEN_TOWERS, VISUAL, QwenTower
 from recbole_mars.features.encoders.vision_backbone import VisionBackbone
 from recbole_mars.features.encoders.vision_config import LoadOptions, read_config
-from recbole_mars.features.image import load_image
 
 __all__ = ["ImageEncoder"]
 

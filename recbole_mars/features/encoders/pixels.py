@@ -11,7 +11,7 @@ import numpy as np
 from PIL import Image
 from sklearn.decomposition import PCA
 
-from recbole_mars.features.image import load_image, map_images
+from recbole_mars.features.catalogue.image import load_image, map_images
 
 __all__ = ["PixelEncoder"]
 

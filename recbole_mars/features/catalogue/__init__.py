@@ -1,0 +1,3 @@
+"""What a catalogue says of its items: ids, columns, prompts, pictures."""
+
+__all__: list[str] = []

@@ -1,0 +1,3 @@
+"""Pictures of items that have none."""
+
+__all__: list[str] = []

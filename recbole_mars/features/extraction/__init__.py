@@ -1,0 +1,3 @@
+"""From inputs to stored vectors, by encoders that fit themselves or are pretrained."""
+
+__all__: list[str] = []

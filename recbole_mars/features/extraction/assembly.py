@@ -1,0 +1,109 @@
+"""From parts, and what an older store holds, to a store in the order of the catalogue."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from recbole_mars.features.extraction.parts import Part
+from recbole_mars.features.extraction.sources import Sources
+from recbole_mars.features.stores.store import FeatureStore
+from recbole_mars.features.stores.writer import StoreWriter
+
+__all__ = ["assemble"]
+
+BLOCK = 8192  # rows read at a time from the older store
+
+
+def assemble(
+    folder: Path,
+    sources: Sources,
+    parts: Iterable[Part],
+    old: FeatureStore | None,
+    *,
+    encoder: str,
+    dtype: str,
+    settings: Mapping[str, Any],
+    provenance: Mapping[str, Any],
+    fingerprint: str,
+) -> FeatureStore:
+    """Write the store of `sources` into `folder`; memory holds a part or a block at a time.
+
+    parts, old: together they hold a vector of every input, or why it is broken.
+
+    Raises ValueError if they do not, or if no input could be encoded.
+    """
+    index = _RowsOf(sources)
+    truncated = np.zeros(len(sources.ids), dtype=bool)
+    reasons: dict[int, str] = {}
+    seen = np.zeros(len(sources.ids), dtype=bool)
+    parts = iter(parts)
+    first = list(_until_vectors(parts))
+    dimensions = old.dimensions if old is not None else 0
+    dimensions = max([dimensions, *(part.vectors.shape[1] for part in first)])
+    with StoreWriter(encoder, folder, sources.ids, max(1, dimensions), dtype) as writer:
+        if old is not None:
+            usable = np.flatnonzero(old.present)
+            for start in range(0, len(usable), BLOCK):
+                block = usable[start : start + BLOCK]
+                rows, which = index.find(old.sources[block])
+                writer.put_from(rows, old, block[which])
+                truncated[rows] = old.truncated[block[which]]
+                seen[rows] = True
+        for part in chain(first, parts):
+            rows, which = index.find(part.digests)
+            writer.put(rows, part.vectors[which])
+            truncated[rows] = part.truncated[which]
+            seen[rows] = True
+            rows, which = index.find(part.broken)
+            reasons.update(zip(rows.tolist(), part.reasons[which].tolist()))
+            seen[rows] = True
+        unseen = sources.rows[~seen[sources.rows]]
+        if len(unseen):
+            raise ValueError(
+                f"the parts of {folder} lack {len(unseen)} inputs, that of item "
+                f"{sources.ids[unseen[0]]!r} first: a file was damaged or removed; "
+                f"run the extraction again, it encodes what is missing"
+            )
+        return writer.commit(
+            settings=settings,
+            provenance=provenance,
+            fingerprint=fingerprint,
+            sources=sources.by_row,
+            truncated=truncated,
+            broken={
+                sources.ids[row]: reasons[row]
+                for row in sorted(reasons)
+                if not writer.present[row]  # an earlier run may have failed where this did not
+            },
+        )
+
+
+def _until_vectors(parts: Iterable[Part]) -> Iterable[Part]:
+    """The first parts, up to one that tells how wide the vectors are."""
+    for part in parts:
+        yield part
+        if part.vectors.shape[1]:
+            return
+
+
+class _RowsOf:
+    """Finds the rows of the catalogue that an input belongs to; several may share one."""
+
+    def __init__(self, sources: Sources) -> None:
+        keys = sources.digests.view("S32").ravel()
+        order = np.argsort(keys, kind="stable")
+        self._keys, self._rows = keys[order], sources.rows[order]
+
+    def find(self, digests: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Rows made from these digests, and which digest it is for each."""
+        wanted = np.ascontiguousarray(digests).view("S32").ravel()
+        start = np.searchsorted(self._keys, wanted, "left")
+        count = np.searchsorted(self._keys, wanted, "right") - start
+        which = np.repeat(np.arange(len(wanted)), count)
+        within = np.arange(count.sum()) - np.repeat(count.cumsum() - count, count)
+        return self._rows[start[which] + within], which

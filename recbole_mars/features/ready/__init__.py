@@ -1,0 +1,3 @@
+"""Features that somebody else computed."""
+
+__all__: list[str] = []
