@@ -39,7 +39,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     logging.basicConfig(level=level, format="%(message)s")
     try:
         print(_run(given))
-    except ValueError as error:
+    except (ValueError, OSError) as error:  # the latter of a full disk, a folder without rights
         print(f"error: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:

@@ -260,7 +260,7 @@ class _Extractor:
     def _whole_inputs(self) -> tuple[np.ndarray, list[Any], dict[str, str]]:
         """The inputs that are not broken, their rows, and why the others are."""
         rows, inputs = self.sources.rows, self.sources.inputs
-        if not isinstance(inputs[0], Path):
+        if self._kind == "texts":
             return rows, inputs, {}
         complaints = map_images(_complaint, inputs, self.progress, "checking pictures")
         broken = {self.sources.ids[row]: why for row, why in zip(rows, complaints) if why}
@@ -271,11 +271,15 @@ class _Extractor:
     def _note_broken(self, count: int) -> None:
         self._check_broken(count, " so far; what is encoded is kept")
 
+    @property
+    def _kind(self) -> str:
+        return "pictures" if isinstance(self.sources.inputs[0], Path) else "texts"
+
     def _check_broken(self, count: int, example: str) -> None:
         total = len(self.sources.inputs)
         if count and (count > self.max_broken_share * total or count == total):
             raise ValueError(
-                f"at most {self.max_broken_share:.1%} of the pictures may be broken, and never "
+                f"at most {self.max_broken_share:.1%} of the {self._kind} may be broken, and never "
                 f"all, found {count} of {total}{example}; repair or remove them, or raise "
                 f"max_broken_share"
             )
@@ -284,9 +288,10 @@ class _Extractor:
         name, broken = self.encoder.name, store.broken
         if broken:
             logger.warning(
-                "%d of %d pictures are broken and count as missing: %s; see %s",
+                "%d of %d %s are broken and count as missing: %s; see %s",
                 len(broken),
                 len(self.sources.inputs),
+                self._kind,
                 name_few(list(broken)),
                 store.folder / "broken.txt",
             )

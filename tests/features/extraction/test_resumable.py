@@ -23,6 +23,7 @@ from recbole_mars.features import (
 )
 from recbole_mars.features.extraction import plan
 from recbole_mars.features.extraction.parts import find_digests
+from recbole_mars.features.stores.writer import StoreWriter
 
 IDS = [f"i{k}" for k in range(100)]
 TEXTS = [f"text {k} {'x' * (k * 7 % 31)}" for k in range(100)]
@@ -124,6 +125,27 @@ def test_interrupted_many_times(tmp_path) -> None:
     extract(tmp_path / "s", encoder=encoder)
     assert len(encoder.seen) == 2
     assert contents(tmp_path / "s") == contents(tmp_path / "whole")
+
+
+def test_interrupted_while_the_store_is_written(tmp_path, monkeypatch) -> None:
+    extract(tmp_path / "whole")
+    extract(tmp_path / "s", TEXTS[:50], IDS[:50])
+    old = contents(tmp_path / "s")
+
+    def stop(*arguments, **others) -> None:
+        raise Stop
+
+    for name in ("put", "commit"):
+        with monkeypatch.context() as patch:
+            patch.setattr(StoreWriter, name, stop)
+            with pytest.raises(Stop):
+                extract(tmp_path / "s")
+        assert contents(tmp_path / "s") == old
+    encoder = FakeModel()
+    store = extract(tmp_path / "s", encoder=encoder).store
+    assert encoder.seen == []
+    assert store.present.all()
+    assert names(tmp_path) == {"whole", ".whole.lock", "s", ".s.lock"}
 
 
 @pytest.mark.parametrize("harm", [b"", b"PK", None])
@@ -242,6 +264,14 @@ def test_unfit_vectors_stop_the_run_at_once(tmp_path, scale: float, complaint: s
     with pytest.raises(ValueError, match=f"{complaint}.*the first 'text .*float32"):
         extract(tmp_path / "s", encoder=encoder)
     assert len(encoder.seen) == 1
+
+
+def test_texts_that_cannot_be_read_are_listed(tmp_path) -> None:
+    encoder = FakeModel(broken=["bad"])
+    store = extract(tmp_path / "s", ["bad", "good", "bad"], list("abc"), encoder).store
+    assert store.broken == {"a": "bad is broken", "c": "bad is broken"}
+    with pytest.raises(ValueError, match=r"of the texts may be broken, and never all"):
+        extract(tmp_path / "t", ["bad"], ["a"], encoder)
 
 
 def test_truncated_inputs_are_told(tmp_path) -> None:
