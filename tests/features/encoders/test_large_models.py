@@ -1,8 +1,7 @@
-"""Models that are spread over devices or held in 8 bits, as far as a machine without GPU can tell."""
+"""Models spread over devices or held in 8 bits, as far as a machine without GPU can tell."""
 
 from __future__ import annotations
 
-import importlib.util
 import logging
 
 import numpy as np
@@ -59,11 +58,3 @@ def test_8_bits(llama, caplog) -> None:
     assert small.settings() != plain.settings()
     weights = [p.dtype.itemsize for p in small._network._model.parameters() if p.ndim == 2]
     assert weights.count(1) >= 7
-
-
-def test_without_the_packages(llama, vit, monkeypatch) -> None:
-    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
-    for kind, model in ((TextEncoder, llama), (ImageEncoder, vit)):
-        for option in ({"device_map": "auto"}, {"load_in_8bit": True}):
-            with pytest.raises(ValueError, match=r"pip install 'recbole_mars\[large\]'"):
-                kind(model, **option).load()
