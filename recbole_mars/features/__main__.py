@@ -106,6 +106,9 @@ def _run(given: argparse.Namespace) -> str:
             "--table must name the file with the items (.item, .tsv, .csv or .jsonl): "
             "one row an item, with its id"
         )
+    idle = settings.without_effect(key for key, value in keys.items() if value is not None)
+    if idle:
+        print(f"note: {', '.join(idle)} change nothing with these settings", file=sys.stderr)
     ids, columns = read_catalogue(given.table, given.id_field, names)
     built = {}
     if names:

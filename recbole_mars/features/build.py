@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -55,16 +57,17 @@ def build_text_features(
     else:
         texts = join_text([columns[name] for name in settings.text_columns()])
     full, dtype = _full(folder, settings.text_width, settings.feature_dtype)
-    extraction = extract_text(
-        ids,
-        texts,
-        settings.make_text_encoder(),
-        full,
-        dtype=dtype,
-        execution=settings.execution(settings.text_batch_size, shard),
-        progress=progress,
-    )
-    return _reduced(extraction, Path(folder), settings.text_width, settings)
+    with _errors_name_settings("text"):
+        extraction = extract_text(
+            ids,
+            texts,
+            settings.make_text_encoder(),
+            full,
+            dtype=dtype,
+            execution=settings.execution(settings.text_batch_size, shard),
+            progress=progress,
+        )
+        return _reduced(extraction, Path(folder), settings.text_width, settings)
 
 
 def build_image_features(
@@ -85,17 +88,18 @@ def build_image_features(
     """
     images = find_images(ids, image_dir, settings.image_list)
     full, dtype = _full(folder, settings.image_width, settings.feature_dtype)
-    extraction = extract_images(
-        ids,
-        images,
-        settings.make_image_encoder(),
-        full,
-        max_broken_share=settings.max_broken_images,
-        dtype=dtype,
-        execution=settings.execution(settings.image_batch_size, shard),
-        progress=progress,
-    )
-    return _reduced(extraction, Path(folder), settings.image_width, settings)
+    with _errors_name_settings("image"):
+        extraction = extract_images(
+            ids,
+            images,
+            settings.make_image_encoder(),
+            full,
+            max_broken_share=settings.max_broken_images,
+            dtype=dtype,
+            execution=settings.execution(settings.image_batch_size, shard),
+            progress=progress,
+        )
+        return _reduced(extraction, Path(folder), settings.image_width, settings)
 
 
 def _full(folder: str | Path, width: int | None, dtype: str) -> tuple[Path, str]:
@@ -119,3 +123,26 @@ def _reduced(
     return Built(
         extraction, reduce_store(extraction.store, folder, width, whiten=whiten, dtype=dtype)
     )
+
+
+@contextmanager
+def _errors_name_settings(kind: str) -> Iterator[None]:
+    """What the parts call their arguments, an error calls as the user did."""
+    names = {
+        r"\bload_in_8bit\b": "encoder_8bit",
+        r"\bdevice_map\b": "encoder_device_map",
+        r"\btrust_remote_code\b": "encoder_remote_code",
+        r"\bmax_broken_share\b": "max_broken_images",
+        r"\b(max_length|min_pixels|max_pixels|batch_size)\b": rf"{kind}_\1",
+        r"\bdtype=": "feature_dtype=",
+        r"\b(dtype|pooling|revision|normalize)(?= (must|to|'))": rf"{kind}_\1",
+        r"\b(device|workers)(?= (must|to|'))": r"encoder_\1",
+        r"\bwidth(?= must)": f"{kind}_width",
+    }
+    try:
+        yield
+    except ValueError as error:
+        message = str(error)
+        for pattern, name in names.items():
+            message = re.sub(pattern, name, message)
+        raise ValueError(message) from error

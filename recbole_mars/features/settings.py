@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import Field, dataclass, field, fields
 from typing import Any
 
@@ -109,6 +109,24 @@ class FeatureSettings:
             }
         )
 
+    def without_effect(self, given: Iterable[str]) -> list[str]:
+        """Which of the given settings change nothing, as what they belong to is not used."""
+        unused = set()
+        if self.text_prompt is not None:
+            unused.add("text_fields")
+        models = {"text": self.text_encoder != "tfidf", "image": self.image_encoder != "pixels"}
+        used = {"text": bool(self.text_columns()), "image": self.image_dir is not None}
+        for option in fields(self):
+            kind, _, name = option.name.partition("_")
+            if kind not in models:
+                continue
+            if not used[kind] or (not models[kind] and name not in _OF_ANY_ENCODER):
+                unused.add(option.name)
+        if not any(models[kind] and used[kind] for kind in models):
+            unused |= {option.name for option in fields(self) if option.name.startswith("encoder_")}
+            unused |= {"ray_address", "ray_workers"}
+        return [name for name in given if name in unused]
+
     def text_columns(self) -> list[str]:
         """The columns that an item's text is made of."""
         if self.text_prompt is not None:
@@ -159,6 +177,8 @@ class FeatureSettings:
             batch_size, self.encoder_workers, shard, self.ray_address, self.ray_workers
         )
 
+
+_OF_ANY_ENCODER = ("fields", "prompt", "encoder", "width", "dir", "list")
 
 _KINDS: dict[str, tuple[tuple[type, ...], str]] = {
     "bool": ((bool,), "True or False"),

@@ -103,6 +103,42 @@ def test_mistakes_get_one_clear_line(here, capsys, command: str, complaint: str)
     assert re.match(f"error: .*({complaint})", line)
 
 
+def test_settings_without_effect_are_told(here, capsys) -> None:
+    command = [
+        "--table",
+        "items.csv",
+        "--text_fields",
+        "title",
+        "--text_pooling",
+        "cls",
+        "--output",
+        "f",
+    ]
+    assert main([*command, "--image_encoder=x"]) == 0
+    told = capsys.readouterr().err
+    assert "note: text_pooling, image_encoder change nothing with these settings" in told
+
+
+@pytest.mark.parametrize(
+    ("flags", "complaint"),
+    [
+        (["--text_pooling=first"], "text_pooling must be one of"),
+        (["--text_max_length=0"], "text_max_length must be >= 1"),
+        (["--text_dtype=int8"], "text_dtype must be"),
+        (["--encoder_device=tpu"], "encoder_device must be"),
+        (
+            ["--encoder_device=cpu", "--encoder_device_map=auto"],
+            "encoder_device must be 'auto'",
+        ),
+        (["--encoder_workers=0"], "encoder_workers must be >= 1"),
+    ],
+)
+def test_mistakes_are_named_as_the_flags(here, capsys, tiny_bert, flags, complaint) -> None:
+    command = ["--table=items.csv", "--text_fields=title", "--output=f"]
+    assert main([*command, f"--text_encoder={tiny_bert}", *flags]) == 2
+    assert re.search(f"error: {complaint}", capsys.readouterr().err)
+
+
 @pytest.mark.parametrize("shard", ["0/2", "3/2", "half"])
 def test_shards_are_checked(here, capsys, shard: str) -> None:
     command = f"--output f --table items.csv --text_fields title --shard {shard}".split()

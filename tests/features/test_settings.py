@@ -102,3 +102,25 @@ def test_execution() -> None:
     assert (execution.batch_size, execution.workers, execution.shard) == (7, 3, None)
     assert (execution.ray_address, execution.ray_workers) == ("auto", 2)
     assert FeatureSettings().execution(7, (1, 2)).shard == (1, 2)
+
+
+@pytest.mark.parametrize(
+    ("keys", "idle"),
+    [
+        ({"text_fields": ["a"], "text_pooling": "cls", "text_width": 3}, ["text_pooling"]),
+        ({"text_fields": ["a"], "text_prompt": "{a}"}, ["text_fields"]),
+        (
+            {"text_fields": ["a"], "image_encoder": "x", "image_list": "y"},
+            ["image_encoder", "image_list"],
+        ),
+        ({"image_dir": "d", "image_encoder": "x", "image_dtype": "float16"}, []),
+        (
+            {"image_dir": "d", "encoder_device": "cpu", "ray_workers": 2},
+            ["encoder_device", "ray_workers"],
+        ),
+        ({"image_dir": "d", "image_encoder": "x", "encoder_device": "cpu"}, []),
+        ({"image_dir": "d", "image_batch_size": 8, "feature_dtype": "int8"}, ["image_batch_size"]),
+    ],
+)
+def test_settings_without_effect(keys: dict, idle: list[str]) -> None:
+    assert FeatureSettings.from_keys(keys).without_effect(keys) == idle

@@ -7,6 +7,8 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
+csv.field_size_limit(2**31 - 1)  # a description may be longer than the 128 kB that are usual
+
 __all__ = ["check_ids", "check_strings", "name_few", "read_csv"]
 
 

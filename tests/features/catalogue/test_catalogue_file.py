@@ -157,3 +157,16 @@ def test_real_catalogues(shared_data: Path) -> None:
     assert (len(ids), ids[0], list(columns)) == (2423, "B000050B6U", ["keywords"])
     ids, columns = read_catalogue(shared_data / "ml-1m" / "features" / "ids.csv", fields=["row"])
     assert columns["row"] == [str(row) for row in range(3883)]
+
+
+@pytest.mark.parametrize("suffix", ["csv", "tsv", "jsonl"])
+def test_a_very_long_text(tmp_path, suffix: str) -> None:
+    text = "word " * 100_000
+    rows = {
+        "csv": f'item_id,plot\na,"{text}"\n',
+        "tsv": f"item_id\tplot\na\t{text}\n",
+        "jsonl": json.dumps({"item_id": "a", "plot": text}) + "\n",
+    }
+    path = tmp_path / f"items.{suffix}"
+    path.write_text(rows[suffix])
+    assert read_catalogue(path) == (["a"], {"plot": [text]})
