@@ -16,7 +16,7 @@ from recbole_mars.features.settings import FeatureSettings
 from recbole_mars.features.stores.reduced import reduce_store
 from recbole_mars.features.stores.store import FeatureStore
 
-__all__ = ["Built", "build_image_features", "build_text_features"]
+__all__ = ["Built", "build_image_features", "build_text_features", "item_texts"]
 
 
 @dataclass(frozen=True)
@@ -36,6 +36,13 @@ class Built:
         return self.result or self.extraction.store
 
 
+def item_texts(columns: Mapping[str, Sequence[str]], settings: FeatureSettings) -> list[str]:
+    """The text of each item, as the settings make it of its columns; '' for none."""
+    if settings.text_prompt is not None:
+        return PromptTemplate(settings.text_prompt).render(columns)
+    return join_text([columns[name] for name in settings.text_columns()])
+
+
 def build_text_features(
     ids: Sequence[str],
     columns: Mapping[str, Sequence[str]],
@@ -52,10 +59,7 @@ def build_text_features(
 
     Raises ValueError as `extract_text` and `PromptTemplate` do.
     """
-    if settings.text_prompt is not None:
-        texts = PromptTemplate(settings.text_prompt).render(columns)
-    else:
-        texts = join_text([columns[name] for name in settings.text_columns()])
+    texts = item_texts(columns, settings)
     full, dtype = _full(folder, settings.text_width, settings.feature_dtype)
     with _errors_name_settings("text"):
         extraction = extract_text(

@@ -58,6 +58,10 @@ def test_text_and_pictures(here, capsys) -> None:
     assert told["encoded now"][0].startswith("30 in ")
     assert told["folder"] == ["f/text", "f/image"]
     assert Path("f/image/broken.txt").read_text().startswith("003\tcannot decode posters/003.png")
+    page = Path("f/neighbours.html").read_text()
+    assert "<h2>text</h2>" in page
+    assert "<h2>image</h2>" in page
+    assert "data:image/jpeg" in page
     store = FeatureStore.open("f/text")
     assert store.ids[:2] == ("000", "001")
     assert main(command) == 0

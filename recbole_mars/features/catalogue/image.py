@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import warnings
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -17,6 +18,9 @@ from recbole_mars.features.catalogue.ids import check_ids, name_few, read_csv
 __all__ = ["find_images", "load_image", "map_images"]
 
 logger = logging.getLogger(__name__)
+
+# Pillow would warn from half of its own limit on; we have one, and refuse.
+warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp")
 MAX_PIXELS = 89_478_485  # Pillow's own limit, at which it only warns: 256 MiB of RGB
@@ -91,15 +95,21 @@ def map_images(
 
 def _scan(wanted: set[str], folder: Path) -> dict[str, Path]:
     found: dict[str, Path] = {}
+    twice: dict[str, str] = {}
     for path in sorted(folder.iterdir()):
         if path.stem not in wanted or path.suffix.lower() not in SUFFIXES:
             continue
+        if path.exists() and not path.is_file():  # a folder, a pipe; a dangling link is a picture
+            continue
         if path.stem in found:
-            raise ValueError(
-                f"item {path.stem!r} must have one picture, found {found[path.stem].name} and "
-                f"{path.name} in {folder}; remove one"
-            )
+            twice.setdefault(path.stem, f"{found[path.stem].name} and {path.name}")
         found[path.stem] = path
+    if twice:
+        files = next(iter(twice.values()))
+        raise ValueError(
+            f"an item must have one picture, found two of {name_few(list(twice))} in {folder}, "
+            f"{files} of the first; remove one of each"
+        )
     return found
 
 

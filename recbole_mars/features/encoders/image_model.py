@@ -160,9 +160,12 @@ class ImageEncoder:
             return np.zeros((0, self._width), dtype=np.float32)
         vectors = self._run(batch.content)
         if not np.isfinite(vectors).all():
+            dtype = self._vision.placement[1]
+            remedy = "set dtype to 'bfloat16' or 'float32'"
+            if dtype == torch.float32:
+                remedy = "the model's weights are damaged; get its folder anew"
             raise ValueError(
-                f"model {self.model!r} must give finite vectors, got some that are not, in "
-                f"{self._vision.placement[1]}; use dtype 'bfloat16' or 'float32'"
+                f"vectors of model {self.model!r} must be finite, in {dtype} some are not; {remedy}"
             )
         return vectors
 

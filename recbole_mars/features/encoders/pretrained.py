@@ -22,6 +22,7 @@ logger = logging.getLogger(__name__)
 
 # An extra head of many encoders, trained on another task: no vector of a token comes from it.
 POOLER = r"(.*\.)?pooler\."
+FEWEST_WORDS = 20  # of a tokenizer; those of bytes know 256, all others more
 REMEDY = "get the model's folder anew, or name a model of the kind that its config.json says"
 
 
@@ -36,10 +37,23 @@ def load_config(path: Path, name: str, trust_remote_code: bool = False) -> Any:
 
 
 def load_tokenizer(path: Path, name: str, trust_remote_code: bool = False) -> Any:
-    """The tokenizer in a folder; raises ValueError if it cannot be had."""
+    """The tokenizer in a folder; raises ValueError if it cannot be had, or knows no words.
+
+    Where the tokenizer's files are missing, `transformers` may make one that knows its special
+    tokens only, and every text would be the same.
+    """
     from transformers import AutoTokenizer
 
-    return _load(AutoTokenizer, path, name, trust_remote_code)
+    tokenizer = _load(AutoTokenizer, path, name, trust_remote_code)
+    special = set(tokenizer.all_special_tokens)
+    words = [t for t in tokenizer.get_vocab() if t not in special and not t.startswith("<extra_id")]
+    if len(words) < FEWEST_WORDS:
+        raise ValueError(
+            f"model {name!r} needs a tokenizer with its vocabulary (tokenizer.json, vocab.txt, "
+            f"tokenizer.model or the like) in {path}, found {len(words)} words; is it a text "
+            f"model's folder, and whole?"
+        )
+    return tokenizer
 
 
 def load_model(

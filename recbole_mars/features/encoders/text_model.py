@@ -156,9 +156,12 @@ class TextEncoder:
         vectors: np.ndarray = self._network(batch.content).cpu().numpy()
         if not np.isfinite(vectors).all():
             _, plan = self._read()
+            remedy = "set dtype to 'bfloat16' or 'float32'"
+            if plan.dtype == torch.float32:
+                remedy = "the model's weights are damaged; get its folder anew"
             raise ValueError(
                 f"vectors of model {self.model!r} must be finite, in {plan.dtype} some are not; "
-                f"set dtype to 'bfloat16' or 'float32'"
+                f"{remedy}"
             )
         return vectors
 

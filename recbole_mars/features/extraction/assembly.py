@@ -16,6 +16,7 @@ from recbole_mars.features.stores.writer import StoreWriter
 
 __all__ = ["assemble"]
 
+MANY = 8  # different inputs; a few pictures may well look the same
 BLOCK = 8192  # rows read at a time from the older store
 
 
@@ -35,7 +36,7 @@ def assemble(
 
     parts, old: together they hold a vector of every input, or why it is broken.
 
-    Raises ValueError if they do not, or if no input could be encoded.
+    Raises ValueError if they do not, if no input has a vector, or if all inputs have the same.
     """
     index = _RowsOf(sources)
     truncated = np.zeros(len(sources.ids), dtype=bool)
@@ -69,6 +70,7 @@ def assemble(
                 f"{sources.ids[unseen[0]]!r} first: a file was damaged or removed; "
                 f"run the extraction again, it encodes what is missing"
             )
+        _check_sense(encoder, writer, len(np.unique(sources.digests.view("S32"))))
         return writer.commit(
             settings=settings,
             provenance=provenance,
@@ -80,6 +82,20 @@ def assemble(
                 for row in sorted(reasons)
                 if not writer.present[row]  # an earlier run may have failed where this did not
             },
+        )
+
+
+def _check_sense(encoder: str, writer: StoreWriter, different: int) -> None:
+    """Refuse a store that can be of no use, whatever the reason."""
+    if not writer.present.any():
+        raise ValueError(
+            f"encoder {encoder!r} must give vectors, found none for {different} inputs; see that "
+            f"the model is one for such inputs, and whole"
+        )
+    if different >= MANY and not writer.varied:
+        raise ValueError(
+            f"encoder {encoder!r} must tell inputs apart, found one and the same vector for all of "
+            f"{different}; see that the model is one for such inputs, and whole"
         )
 
 

@@ -268,8 +268,8 @@ class _Extractor:
         whole = [k for k, why in enumerate(complaints) if not why]
         return rows[whole], [inputs[k] for k in whole], broken
 
-    def _note_broken(self, count: int) -> None:
-        self._check_broken(count, " so far; what is encoded is kept")
+    def _note_broken(self, reasons: list[str]) -> None:
+        self._check_broken(len(reasons), f" so far: {'; '.join(reasons[:3])}; the rest is kept")
 
     @property
     def _kind(self) -> str:

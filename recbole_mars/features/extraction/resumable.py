@@ -29,7 +29,8 @@ class Work:
     """What is left to encode of a catalogue, and the doing of it.
 
     store: what the target folder holds, if its vectors are of use, else None. precision: of the
-    parts, "float16" or "float32". on_broken: told how many inputs do not decode; it may raise.
+    parts, "float16" or "float32". on_broken: told why inputs do not decode, all so far; it may
+    raise.
     is_written: whether the store that is wanted stands in the folder, by another process.
 
     encoded, seconds: inputs that this run encoded and the time that it took, the loading of the
@@ -44,7 +45,7 @@ class Work:
         precision: str,
         store: FeatureStore | None,
         execution: Execution,
-        on_broken: Callable[[int], None],
+        on_broken: Callable[[list[str]], None],
         is_written: Callable[[], bool],
     ) -> None:
         self.encoded, self.seconds = 0, 0.0
@@ -53,7 +54,7 @@ class Work:
         self._precision = precision
         self._on_broken = on_broken
         self._is_written = is_written
-        self._broken = 0
+        self._broken: list[str] = []
         made_from = json.dumps([encoder.name, encoder.settings(), precision], sort_keys=True)
         self.parts = PartsFolder(folder, hashlib.sha256(made_from.encode()).hexdigest())
         self.plan = self._plan(sources, store)
@@ -193,8 +194,9 @@ class Work:
 
     def _count(self, part: Part) -> None:
         self.encoded += len(part)
-        self._broken += len(part.broken)
-        self._on_broken(self._broken)
+        if len(part.broken):
+            self._broken += part.reasons.tolist()
+            self._on_broken(self._broken)
 
     def _done(self, shard: int) -> bool:
         return self.parts.has(self.plan.name, shard)

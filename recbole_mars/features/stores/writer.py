@@ -38,7 +38,8 @@ class StoreWriter:
     and moved there together: a kill leaves the old store, none, or the new one, and what else it
     leaves goes with the next write. Writers wait for each other by a lock file next to `folder`.
 
-    present: (n,) bool, the rows that have been put and are not all zeros.
+    present: (n,) bool, the rows that have been put and are not all zeros. varied: whether two of
+    those differ.
 
     name: of the features, for errors. ids: n strings without newlines. dimensions: D.
     dtype: "float16", "float32", or "int8" with a scale a row.
@@ -62,6 +63,8 @@ class StoreWriter:
         self._folder = Path(folder).resolve()
         self._fresh = self._folder.with_name(f".{self._folder.name}.writing")
         self.present = np.zeros(len(ids), dtype=bool)
+        self.varied = False
+        self._first: np.ndarray | None = None
         self._scales = np.zeros(len(ids), dtype=np.float32) if dtype == "int8" else None
         self._turned = np.zeros(len(ids), dtype=np.float32)  # 1 - cosine, by int8
 
@@ -110,6 +113,10 @@ class StoreWriter:
         finite = np.isfinite(vectors).all(axis=1)
         self._refuse(rows[~finite], "must be finite, found NaN or infinity")
         filled = vectors.any(axis=1)
+        if filled.any() and not self.varied:
+            if self._first is None:
+                self._first = vectors[filled][0].copy()
+            self.varied = bool((vectors[filled] != self._first).any())
         if self._scales is not None:
             # From what float16 holds, so that a float16 store converts to these very bytes.
             self._check_fit(rows, filled, _cast(vectors, "float16"), "rescale the features")
@@ -134,6 +141,7 @@ class StoreWriter:
             self._scales[rows] = matrix.scales[store_rows]
             self._turned[rows] = store.cosine_error[store_rows]
             self.present[rows] = store.present[store_rows]
+            self.varied = True
         else:
             self.put(rows, matrix[store_rows])
 

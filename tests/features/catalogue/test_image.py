@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import struct
 import zlib
 
@@ -231,5 +232,17 @@ def test_finding_errors(tmp_path) -> None:
         find_images(["1"], tmp_path, listing)
     (tmp_path / "1.jpg").touch()
     (tmp_path / "1.png").touch()
-    with pytest.raises(ValueError, match=r"'1' must have one picture, found 1\.jpg and 1\.png"):
+    with pytest.raises(ValueError, match=r"found two of '1' in .*1\.jpg and 1\.png of the first"):
         find_images(["1"], tmp_path)
+
+
+def test_only_files_are_pictures(tmp_path) -> None:
+    (tmp_path / "1.jpg").mkdir()
+    os.mkfifo(tmp_path / "2.jpg")  # reading it would wait for ever
+    (tmp_path / "3.jpg").symlink_to(tmp_path / "gone.jpg")
+    noise(0).save(tmp_path / "real.png")
+    (tmp_path / "4.png").symlink_to(tmp_path / "real.png")
+    found = find_images(["1", "2", "3", "4"], tmp_path)
+    assert set(found) == {"3", "4"}
+    with pytest.raises(ValueError, match=r"cannot decode .*3\.jpg"):
+        load_image(found["3"])

@@ -12,7 +12,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from tiny_text import SENTENCES, TINY, WIDTH, save, tiny_bert, tiny_llama, tiny_t5, wordpiece
+from tiny_text import (
+    SENTENCES,
+    TINY,
+    WIDTH,
+    save,
+    tiny_bert,
+    tiny_clip,
+    tiny_llama,
+    tiny_t5,
+    wordpiece,
+)
 from transformers import AutoModel, AutoTokenizer, FNetConfig
 
 from recbole_mars.features import TextEncoder
@@ -331,7 +341,7 @@ def test_vectors_that_are_not_finite(folders, monkeypatch) -> None:
     batch = encoder.prepare(SENTENCES)
     encoder.load()
     monkeypatch.setattr(encoder, "_network", lambda tokens: torch.full((6, WIDTH), torch.inf))
-    with pytest.raises(ValueError, match=r"must be finite, in torch.float32.*set dtype to"):
+    with pytest.raises(ValueError, match=r"must be finite, in torch.float32.*weights are damaged"):
         encoder.encode_batch(batch)
 
 
@@ -371,3 +381,13 @@ def test_a_hub_model_is_fetched_at_its_revision(folders, monkeypatch) -> None:
     encoder.load()
     assert encode(encoder, ["Rain"]).shape == (1, WIDTH)
     assert asked == [("owner/bert", "v1", True)]
+
+
+@pytest.mark.parametrize("build", [tiny_bert, tiny_t5, tiny_clip])
+def test_a_model_without_its_tokenizer(tmp_path, build) -> None:
+    """transformers makes one that knows no words; every text would be the same."""
+    build(tmp_path)
+    for file in tmp_path.glob("tokenizer*"):
+        file.unlink()
+    with pytest.raises(ValueError, match=r"needs a tokenizer with its vocabulary|does not load"):
+        TextEncoder(str(tmp_path)).settings()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import signal
 import subprocess
 import sys
@@ -281,6 +282,17 @@ def test_truncated_inputs_are_told(tmp_path) -> None:
     np.testing.assert_array_equal(store.truncated, [False, True])
 
 
+def test_vectors_that_say_nothing_are_refused(tmp_path) -> None:
+    encoder = FakeModel()
+    for value, complaint in ((0.0, "must give vectors, found none for 100"), (2.0, "tell inputs")):
+        encoder.encode_batch = lambda batch, value=value: np.full((batch.size, 3), value)
+        with pytest.raises(ValueError, match=complaint):
+            extract(tmp_path / "s", encoder=encoder)
+        assert "s" not in names(tmp_path)
+        for parts in tmp_path.glob(".s.parts-*"):
+            shutil.rmtree(parts)
+
+
 @pytest.fixture
 def pictures(tmp_path) -> dict[str, Path]:
     (tmp_path / "p").mkdir()
@@ -311,7 +323,9 @@ def test_too_many_broken_pictures_stop_the_run_early(tmp_path, pictures) -> None
         path.write_bytes(b"")
         path.write_bytes(path.name.encode())  # different ones: equal files count once
     encoder = FakeModel()
-    with pytest.raises(ValueError, match=r"5.0%.*found 4 of 30 so far; what is encoded is kept"):
+    with pytest.raises(
+        ValueError, match=r"5.0%.*[234] of 30 so far: cannot decode .*the rest is kept"
+    ):
         extract_images(IDS, pictures, encoder, tmp_path / "s", execution=SMALL)
     call = {"max_broken_share": 0.3, "execution": SMALL}
     store = extract_images(IDS, pictures, encoder, tmp_path / "s", **call).store
