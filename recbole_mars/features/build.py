@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import re
+import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -13,8 +15,9 @@ from recbole_mars.features.catalogue.joining import join_text
 from recbole_mars.features.catalogue.prompts import PromptTemplate
 from recbole_mars.features.extraction.extract import Extraction, extract_images, extract_text
 from recbole_mars.features.settings import FeatureSettings
+from recbole_mars.features.stores.locking import writing_lock
 from recbole_mars.features.stores.reduced import reduce_store
-from recbole_mars.features.stores.store import FeatureStore
+from recbole_mars.features.stores.store import MANIFEST, FeatureStore
 
 __all__ = ["Built", "build_image_features", "build_text_features", "item_texts"]
 
@@ -109,12 +112,31 @@ def build_image_features(
 def _full(folder: str | Path, width: int | None, dtype: str) -> tuple[Path, str]:
     """Where the encoder's vectors go, and in which dtype: beside those that are reduced.
 
-    So another width asks for no encoding, and a changed item for that item's only.
+    So another width asks for no encoding, and a changed item for that item's only. Vectors from
+    before a width was asked for, or given up, are moved to their place.
     """
     folder = Path(folder).resolve()
+    full = folder.with_name(f"{folder.name}-full")
+    with writing_lock(folder):
+        reduced = _is_reduced(folder)
+        if width is not None and reduced is False and not full.exists():
+            folder.rename(full)
+        elif width is None and reduced is not False and _is_reduced(full) is False:
+            if reduced:
+                shutil.rmtree(folder)
+            if not folder.exists():
+                full.rename(folder)
     if width is None:
         return folder, dtype
-    return folder.with_name(f"{folder.name}-full"), "float32" if dtype == "float32" else "float16"
+    return full, "float32" if dtype == "float32" else "float16"
+
+
+def _is_reduced(folder: Path) -> bool | None:
+    """Whether the store in a folder holds principal components; None if there is no store."""
+    try:
+        return "reduction" in json.loads((folder / MANIFEST).read_bytes())["settings"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
 
 
 def _reduced(

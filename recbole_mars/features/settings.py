@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import difflib
+import hashlib
+import json
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import Field, dataclass, field, fields
+from pathlib import Path
 from typing import Any
 
 from recbole_mars.features.catalogue.prompts import PromptTemplate
@@ -127,6 +131,23 @@ class FeatureSettings:
             unused |= {"ray_address", "ray_workers"}
         return [name for name in given if name in unused]
 
+    def label(self, kind: str) -> str:
+        """Names what encodes text or images (`kind`): the encoder and a hash of its settings.
+
+        Settings that move no vector beyond rounding, that say where files are or what becomes of
+        the vectors do not count.
+        """
+        uncounted = ("batch_size", "dir", "list", "width")
+        counts = {
+            option.name: getattr(self, option.name)
+            for option in fields(self)
+            if option.name == "encoder_8bit"
+            or (option.name.startswith(f"{kind}_") and not option.name.endswith(uncounted))
+        }
+        digest = hashlib.sha256(json.dumps(counts, sort_keys=True).encode()).hexdigest()
+        encoder = re.sub(r"[^\w.-]+", "-", Path(counts[f"{kind}_encoder"]).name)
+        return f"{encoder}-{digest[:8]}"
+
     def text_columns(self) -> list[str]:
         """The columns that an item's text is made of."""
         if self.text_prompt is not None:
@@ -192,5 +213,6 @@ _KINDS: dict[str, tuple[tuple[type, ...], str]] = {
 def _checked(option: Field[Any], value: Any) -> Any:
     allowed, needed = _KINDS[str(option.type).split(" ")[0]]
     if not isinstance(value, allowed) or (isinstance(value, bool) and bool not in allowed):
-        raise ValueError(f"{option.name} must be {needed}, got {value!r}")
+        remedy = "; put quotes around it" if isinstance(value, dict) else ""  # YAML's {title}
+        raise ValueError(f"{option.name} must be {needed}, got {value!r}{remedy}")
     return value

@@ -114,7 +114,7 @@ class ItemCatalogue:
             tokens,
             {name: columns[name].tolist() for name in columns},
             self._settings,
-            self._store / "text",
+            self._store / f"text-{self._settings.label('text')}",
             progress=bool(self._config["show_progress"]),
         )
         return built.store
@@ -122,11 +122,12 @@ class ItemCatalogue:
     def _image(self, tokens: list[str]) -> FeatureTable:
         if self._config["image_features"]:
             return self._imported("image", tokens)
+        source = "image" if self._config["image_dir"] else "cover"
         built = build_image_features(
             tokens,
             self._config["image_dir"] or self._covers(),
             self._settings,
-            self._store / "image",
+            self._store / f"{source}-{self._settings.label('image')}",
             progress=bool(self._config["show_progress"]),
         )
         return built.store

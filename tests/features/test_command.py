@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 import re
 import subprocess
 import sys
@@ -11,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from tiny_text import SENTENCES
 
 from recbole_mars.features import FeatureStore, ImageEncoder, TextEncoder
 from recbole_mars.features.__main__ import main
@@ -171,6 +174,70 @@ def test_models_and_shards(here, capsys, tiny_bert, tiny_vit) -> None:
     for kind in ("text", "image"):
         for file in Path("whole", kind).iterdir():
             assert file.read_bytes() == Path("f", kind, file.name).read_bytes()
+
+
+def test_a_width_asks_for_no_encoding(here, capsys, tiny_bert) -> None:
+    words = [" ".join(SENTENCES[k % 5].split()[: 1 + k // 5]) for k in range(30)]
+    rows = [f"{k},{text}," for k, text in enumerate(words)]
+    Path("items.csv").write_text("\n".join(["item_id,title,plot", *rows]) + "\n")
+    command = ["--table=items.csv", "--text_prompt={title}. {plot}"]
+    command.append(f"--text_encoder={tiny_bert}")
+
+    def encoded(*more: str) -> tuple[str, int]:
+        assert main([*command, "--output=f", *more]) == 0
+        found = table(capsys.readouterr().out)["encoded now"][0]
+        return found, FeatureStore.open("f/text").dimensions
+
+    first, width = encoded()
+    assert first.startswith("30 in")
+    content = Path("f/text/features.npy").read_bytes()
+    assert encoded("--text_width=4") == ("none, reused", 4)
+    assert encoded("--text_width=3") == ("none, reused", 3)
+    assert Path("f/text-full/features.npy").read_bytes() == content
+    assert encoded() == ("none, reused", width)
+    assert Path("f/text/features.npy").read_bytes() == content
+    assert not Path("f/text-full").exists()
+
+
+@pytest.mark.parametrize("file", ["features.npy", "sources.npy", "manifest.json", "ids.txt"])
+def test_a_damaged_store_is_made_again(here, capsys, tiny_bert, file: str) -> None:
+    command = ["--table=items.csv", "--text_prompt={title}. {plot}"]
+    command.append(f"--text_encoder={tiny_bert}")
+    assert main([*command, "--output=f"]) == 0
+    good = Path("f/text", file).read_bytes()
+    Path("f/text", file).write_bytes(good[:-1] + b"?")
+    assert main([*command, "--output=f"]) == 0
+    assert Path("f/text", file).read_bytes() == good
+
+
+def test_what_else_lies_in_the_folder(here, capsys) -> None:
+    command = ["--table=items.csv", "--text_fields=title", "--output=f"]
+    assert main(command) == 0
+    Path("f/text/.DS_Store").touch()
+    assert main([*command, "--feature_dtype=int8"]) == 0
+    Path("f/text/mine.txt").touch()
+    assert main([*command, "--feature_dtype=int8"]) == 0  # nothing to write
+    assert main(command) == 2
+    assert "it holds other files: 'mine.txt'" in capsys.readouterr().err
+    assert main([*command[:2], "--output=items.csv"]) == 2
+    assert "items.csv is a file" in capsys.readouterr().err
+
+
+def test_a_full_disk_is_one_line(here, capsys, monkeypatch, tiny_bert) -> None:
+    def full(*arguments) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    command = ["--table=items.csv", "--text_prompt={title}. {plot}"]
+    command.append(f"--text_encoder={tiny_bert}")
+    for function in ("fsync", "posix_fallocate"):
+        with monkeypatch.context() as patch:
+            patch.setattr(os, function, full)
+            assert main([*command, "--output=f"]) == 2
+        (line,) = [k for k in capsys.readouterr().err.splitlines() if k.startswith("error")]
+        assert "No space left on device" in line
+        assert not Path("f/text").exists()
+    assert main([*command, "--output=f"]) == 0
+    assert table(capsys.readouterr().out)["encoded now"] == ["none, reused"]
 
 
 def test_in_a_process_of_its_own(here) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -94,6 +95,21 @@ def test_encoders_get_what_was_asked_for() -> None:
         assert {str(getattr(encoder, name)) for name in (*names, *own)} == set(map(str, expected))
         found = (encoder.device, encoder.device_map, encoder.load_in_8bit)
         assert (*found, encoder.trust_remote_code) == shared
+
+
+def test_labels() -> None:
+    def label(kind: str, **keys) -> str:
+        return FeatureSettings(**keys).label(kind)
+
+    bert = label("text", text_encoder="some/where/Bert Base")
+    assert re.fullmatch(r"Bert-Base-[0-9a-f]{8}", bert)
+    same = {"text_batch_size": 3, "text_width": 4, "image_dir": "x", "encoder_device": "cpu"}
+    assert label("text", text_encoder="some/where/Bert Base", **same) == bert
+    others = [{"text_pooling": "cls"}, {"text_prompt": "{a}"}, {"encoder_8bit": True}]
+    found = {label("text", text_encoder="some/where/Bert Base", **other) for other in others}
+    assert len({bert, *found}) == 4
+    assert label("image").startswith("pixels-")
+    assert label("image", image_dir="a") == label("image", image_dir="b")
 
 
 def test_execution() -> None:

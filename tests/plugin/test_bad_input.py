@@ -157,7 +157,7 @@ def test_broken_pictures(copy, tiny):
     pictures[1].write_text("no picture")
     refused(tiny, "2 of .*broken|2 of .*decode|2 pictures", max_broken_images=0.01)
     run(tiny, max_broken_images=0.5)
-    (report,) = Path("saved/features/world/image").glob("broken.txt")
+    (report,) = Path("saved/features/world").glob("image-*/broken.txt")
     named = report.read_text()
     assert pictures[0].stem in named
     assert pictures[1].stem in named
@@ -287,8 +287,8 @@ def test_damaged_artifacts_are_made_anew(tiny):
         prefixes / "values.npy",
         prefixes / "prefixes.json",
         prefixes.parent / "alignment.pt",
-        Path("saved/features/world/text/features.npy"),
-        Path("saved/features/world/image/manifest.json"),
+        *Path("saved/features/world").glob("text-*/features.npy"),
+        *Path("saved/features/world").glob("image-*/manifest.json"),
     ):
         spoil(damaged)
         if damaged.parent != prefixes:

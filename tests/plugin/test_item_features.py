@@ -44,14 +44,19 @@ def run(settings: dict[str, Any], **changes: Any) -> float:
     return float(result["test_result"]["auc"])
 
 
+def made(pattern: str) -> FeatureStore:
+    (folder,) = Path("saved/features/world").glob(pattern)
+    return FeatureStore.open(folder)
+
+
 def table(world: Path) -> str:
     return str(world / "world" / "world.item")
 
 
 def test_a_run_makes_its_features_and_finds_them_again(tiny, keys, caplog) -> None:
     first = run({**tiny, **keys})
-    text = FeatureStore.open("saved/features/world/text")
-    image = FeatureStore.open("saved/features/world/image")
+    text = made("text-bert-*")
+    image = made("image-vit-*")
     assert (text.name, image.name) == ("text_model", "image_model")
     assert text.present.all()
     caplog.set_level(logging.INFO, logger="recbole_mars.features")
@@ -66,21 +71,30 @@ def test_the_command_and_the_run_make_the_same_features(tiny, keys, world, capsy
         yaml.safe_dump({**keys, "image_dir": tiny["image_dir"]}, file)
     command = ["--config_files=features.yaml", f"--table={table(world)}", "--output=made"]
     assert main(command) == 0
-    made = {"text_features": "made/text", "image_features": "made/image"}
-    from_stores = run({**tiny, **made})
-    assert not Path("saved/features/world/text").exists()
+    stores = {"text_features": "made/text", "image_features": "made/image"}
+    from_stores = run({**tiny, **stores})
+    assert not Path("saved/features/world").exists()
     assert run({**tiny, **keys}) == from_stores
-    own = FeatureStore.open("saved/features/world/text")
+    own = made("text-bert-*")
     matrix, _ = FeatureStore.open("made/text").select(own.ids)
     np.testing.assert_allclose(own.matrix, matrix, atol=2e-3)  # other batches: rounding
+
+
+def test_another_encoder_leaves_the_first_ones_features(tiny, keys, caplog) -> None:
+    first = run({**tiny, **keys})
+    run(tiny)  # TF-IDF and pixels
+    caplog.set_level(logging.INFO, logger="recbole_mars.features")
+    assert run({**tiny, **keys}) == first
+    assert "reused features 'text_model'" in caplog.text
+    assert "building features" not in caplog.text
 
 
 def test_int8_and_fewer_dimensions(tiny, keys) -> None:
     more = {"feature_dtype": "int8", "text_width": 6, "feature_whiten": True}
     assert 0 <= run({**tiny, **keys}, **more) <= 1
-    text = FeatureStore.open("saved/features/world/text")
+    text = made("text-bert-????????")
     assert (text.dimensions, text.manifest["dtype"]) == (6, "int8")
-    assert FeatureStore.open("saved/features/world/text-full").dimensions > 6
+    assert made("text-bert-*-full").dimensions > 6
 
 
 def test_files_of_recbole_itself(tiny, world) -> None:
@@ -111,7 +125,7 @@ def test_the_papers_configuration_with_tiny_models(tiny, models, world) -> None:
         image_dtype="float32",
     )
     assert 0 <= run({**tiny, **paper, "text_fields": None}) <= 1
-    image = FeatureStore.open("saved/features/world/image")
+    image = made("image-qwen-*")
     assert image.manifest["provenance"]["model"] == models["qwen"]
     assert image.present.sum() == len(list(Path(tiny["image_dir"]).glob("*.png")))
 

@@ -138,14 +138,15 @@ class _Extractor:
             "dtype": dtype,
         }
         self.fingerprint = sources.fingerprint(self.made_from)
+        self._known_as_damaged = -1  # when the manifest of a damaged store was written
 
     def run(self) -> Extraction:
-        check_target(self.folder, self.dtype)
         store, why_not = self._stored()
         if store is not None and store.manifest["fingerprint"] == self.fingerprint:
             logger.info("reused features %r in %s", self.encoder.name, self.folder)
             extraction = Extraction(store, 0, 0.0)
         else:
+            check_target(self.folder, self.dtype)
             logger.info("building features %r in %s: %s", self.encoder.name, self.folder, why_not)
             if isinstance(self.encoder, BatchEncoder):
                 extraction = self._encode_batches(self.encoder, store)
@@ -157,12 +158,20 @@ class _Extractor:
         return extraction
 
     def _is_written(self) -> bool:
-        """Whether the folder holds the store that is wanted; looks at its manifest only."""
+        """Whether the folder holds the store that is wanted; asked often, so a glance first."""
+        file, written = self.folder / MANIFEST, 0
         try:
-            manifest = json.loads((self.folder / MANIFEST).read_bytes())
-            return manifest["fingerprint"] == self.fingerprint
+            written = file.stat().st_mtime_ns
+            if json.loads(file.read_bytes())["fingerprint"] != self.fingerprint:
+                return False
+            if self._known_as_damaged != written:
+                FeatureStore.open(self.folder)
+                return True
+        except CorruptStoreError:
+            self._known_as_damaged = written
         except (OSError, ValueError, KeyError, TypeError):
-            return False
+            pass
+        return False
 
     def _stored(self) -> tuple[FeatureStore | None, str]:
         """The intact store in the folder, and how it differs from the one that is asked for."""

@@ -9,6 +9,7 @@ Legend: a digest is the SHA-256 of an input, (32,) uint8; n inputs have (n, 32).
 
 from __future__ import annotations
 
+import io
 import logging
 import os
 import re
@@ -113,11 +114,16 @@ class PartsFolder:
         path = self.file(plan, shard, batch)
         unfinished = path.with_name(f".{path.name}.{os.getpid()}.writing")
         try:
+            content = io.BytesIO()
+            np.savez(content, **vars(part))
             with open(unfinished, "wb") as file:
-                np.savez(file, **vars(part))
+                file.write(content.getbuffer())
                 file.flush()
                 os.fsync(file.fileno())
             unfinished.replace(path)
+        except OSError as error:
+            reason = os.strerror(error.errno) if error.errno else str(error)
+            raise OSError(error.errno, f"cannot write, {reason}", str(path)) from error
         finally:
             unfinished.unlink(missing_ok=True)
         if batch is None:

@@ -141,7 +141,7 @@ def _read_manifest(folder: Path) -> dict[str, Any]:
             raise ValueError(f"{name} is missing")
         found = describe_file(folder / name)
         if found != described:
-            raise ValueError(f"{name} must be {described}, found {found}")
+            raise ValueError(f"{name} was changed: its size or checksum is not the manifest's")
     return manifest
 
 

@@ -28,6 +28,7 @@ from recbole_mars.features.stores.store import (
 
 __all__ = ["DTYPES", "StoreWriter", "check_target", "write_store"]
 
+LITTER = (".DS_Store", "Thumbs.db", "desktop.ini")  # left by systems that merely looked
 DTYPES = ("float16", "float32", "int8")
 
 
@@ -76,16 +77,20 @@ class StoreWriter:
             for leftover in (self._fresh, self._replaced):
                 shutil.rmtree(leftover, ignore_errors=True)
             self._fresh.mkdir()
-            self._matrix = np.lib.format.open_memmap(
-                self._fresh / "features.npy",
-                mode="w+",
-                dtype=self.dtype,
-                shape=(len(self.ids), self.dimensions),
-            )
+            self._matrix = self._make_matrix()
         except BaseException:
+            shutil.rmtree(self._fresh, ignore_errors=True)
             self._lock.release()
             raise
         return self
+
+    def _make_matrix(self) -> np.memmap:
+        path, shape = self._fresh / "features.npy", (len(self.ids), self.dimensions)
+        matrix = np.lib.format.open_memmap(path, mode="w+", dtype=self.dtype, shape=shape)
+        if hasattr(os, "posix_fallocate"):  # on a full disk, writing into the map would kill us
+            with open(path, "rb+") as file:
+                os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
+        return matrix
 
     def __exit__(
         self,
@@ -270,7 +275,7 @@ def check_target(folder: Path, dtype: str) -> None:
         return
     if not folder.is_dir():
         raise ValueError(f"a feature store needs a folder, found a file: {folder}")
-    foreign = sorted({path.name for path in folder.iterdir()} - {*DATA_FILES, MANIFEST})
+    foreign = sorted({path.name for path in folder.iterdir()} - {*DATA_FILES, MANIFEST, *LITTER})
     if foreign:
         raise ValueError(
             f"writing a feature store replaces the whole folder {folder}, but it holds other "

@@ -160,11 +160,11 @@ def edit(folder: Path, **changes) -> None:
 @pytest.mark.parametrize(
     ("harm", "complaint"),
     [
-        (lambda f: damage(f, "features.npy"), "features.npy must be .*sha256"),
-        (lambda f: damage(f, "present.npy"), "present.npy must be"),
-        (lambda f: damage(f, "ids.txt"), "ids.txt must be"),
-        (lambda f: damage(f, "broken.txt"), "broken.txt must be"),
-        (lambda f: os.truncate(f / "features.npy", 130), "features.npy must be .*'bytes': 148"),
+        (lambda f: damage(f, "features.npy"), "features.npy was changed"),
+        (lambda f: damage(f, "present.npy"), "present.npy was changed"),
+        (lambda f: damage(f, "ids.txt"), "ids.txt was changed"),
+        (lambda f: damage(f, "broken.txt"), "broken.txt was changed"),
+        (lambda f: os.truncate(f / "features.npy", 130), "features.npy was changed"),
         (lambda f: (f / "present.npy").unlink(), "present.npy is missing"),
         (lambda f: (f / "manifest.json").unlink(), "has no manifest.json"),
         (lambda f: os.truncate(f / "manifest.json", 40), "is corrupt"),
