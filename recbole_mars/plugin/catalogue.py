@@ -25,6 +25,8 @@ from recbole_mars.plugin.distributed import first_process_first
 
 __all__ = ["ItemCatalogue", "ItemFeatures"]
 
+_KIND_OF = {"tfidf": "text", "text_model": "text", "pixels": "image", "image_model": "image"}
+
 _logger = logging.getLogger(__name__)
 
 
@@ -84,6 +86,8 @@ class ItemCatalogue:
                 ".webp, or image_features to ready features, or mars_use_image: False to do without"
             )
         for key in ("text_features", "image_features"):
+            if config[key] and not Path(config[key]).exists():
+                raise ValueError(f"{key}: there is no file or folder {config[key]}")
             if str(config[key] or "").endswith(".npy") and not config["feature_ids"]:
                 raise ValueError(
                     f"feature_ids must name the file with the item ids of {key} ({config[key]}): "
@@ -154,6 +158,11 @@ class ItemCatalogue:
         else:  # a store and RecBole's own files hold their ids; a folder may hold both kinds
             folder = source.is_dir() and not (source / "manifest.json").is_file()
             table = import_features(source, name=key, kind=kind if folder else None)
+        if _KIND_OF.get(table.name, kind) != kind:
+            raise ValueError(
+                f"{key} must be features of {'text' if kind == 'text' else 'pictures'}, "
+                f"but {source} was made of the other by {table.name!r}; name the other store"
+            )
         catalogue = list(tokens)
         if self._item_file.is_file():
             # Items that no interaction names, or that a filter took out, may well have features.

@@ -97,6 +97,13 @@ def test_int8_and_fewer_dimensions(tiny, keys) -> None:
     assert made("text-bert-*-full").dimensions > 6
 
 
+def test_features_of_the_other_kind(tiny) -> None:
+    run(tiny)
+    (image,) = Path("saved/features/world").glob("image-*")
+    with pytest.raises(ValueError, match=r"text_features must be features of text.*'pixels'"):
+        run(tiny, text_features=str(image))
+
+
 def test_files_of_recbole_itself(tiny, world) -> None:
     lines = Path(table(world)).read_text().splitlines()[1:]
     ids = [line.split("\t")[0] for line in lines]
@@ -137,7 +144,7 @@ def test_the_papers_configuration_with_tiny_models(tiny, models, world) -> None:
         ({"text_pooling": "first"}, "pooling must be one of"),
         ({"text_prompt": "{titel}"}, r"text_prompt: .*no column 'titel'"),
         ({"feature_dtype": "int4"}, "feature_dtype must be one of"),
-        ({"text_features": "nowhere"}, "no such file or folder"),
+        ({"text_features": "nowhere"}, "text_features: there is no file or folder nowhere"),
         ({"text_batch_size": 0}, "text_batch_size must be >= 1"),
     ],
 )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import unicodedata
 import warnings
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -96,14 +97,17 @@ def map_images(
 def _scan(wanted: set[str], folder: Path) -> dict[str, Path]:
     found: dict[str, Path] = {}
     twice: dict[str, str] = {}
+    # Some systems take "é" apart in file names, some do not.
+    by_name = {unicodedata.normalize("NFC", item): item for item in wanted}
     for path in sorted(folder.iterdir()):
-        if path.stem not in wanted or path.suffix.lower() not in SUFFIXES:
+        item = by_name.get(unicodedata.normalize("NFC", path.stem))
+        if item is None or path.suffix.lower() not in SUFFIXES:
             continue
         if path.exists() and not path.is_file():  # a folder, a pipe; a dangling link is a picture
             continue
-        if path.stem in found:
-            twice.setdefault(path.stem, f"{found[path.stem].name} and {path.name}")
-        found[path.stem] = path
+        if item in found:
+            twice.setdefault(item, f"{found[item].name} and {path.name}")
+        found[item] = path
     if twice:
         files = next(iter(twice.values()))
         raise ValueError(

@@ -13,6 +13,8 @@ __all__ = ["NODE", "Sentence", "fill_sentences", "split_sentences"]
 NODE = "\0"  # stands for a field, or for brackets around fields, in the text around it
 PAIRS = {"(": ")", "[": "]", "{": "}", "«": "»", "「": "」", "『": "』", "（": "）", "《": "》"}
 PAIRS.update({"【": "】", '"': '"', "“": "”", "'": "'", "‘": "’"})
+# <title> and </title> are brackets, too.
+TAG_OR_CHARACTER = re.compile(r"<(?P<tag>\w+)>|</\w+>|.", re.DOTALL)
 STOPPED = (".", "!", "?", "…", "。", "！", "？")  # a value that ends so needs no full stop
 # A sentence ends in stops before white space, or at the end of a line.
 SENTENCE_END = re.compile(r"([.!?…]+(?=\s|\Z)|[。！？]+|(?=[^\S\n]*\n))(\s*)")
@@ -127,6 +129,7 @@ class _Open:
     """What stands after an opening bracket so far; the outermost has none."""
 
     bracket: str
+    closing: str = ""
     text: str = ""
     nodes: list[_Node] = field(default_factory=list)
 
@@ -138,21 +141,22 @@ class _Open:
 def _group(text: str, names: Iterator[_Node]) -> tuple[str, list[_Node]]:
     """Replace brackets and quotes around fields by one node each; all others are plain text."""
     levels = [_Open("")]
-    for at, character in enumerate(text):
-        before, after = text[:at][-1:], text[at + 1 : at + 2]
-        closes = any(PAIRS[level.bracket] == character for level in levels[1:])
-        if closes and not (character in "'’" and _in_word(after)):
-            while PAIRS[levels[-1].bracket] != character:
+    for found in TAG_OR_CHARACTER.finditer(text):
+        token, tag = found[0], found["tag"]
+        before, after = text[: found.start()][-1:], text[found.end() :][:1]
+        closes = any(level.closing == token for level in levels[1:])
+        if closes and not (token in "'’" and _in_word(after)):
+            while levels[-1].closing != token:
                 _forget_bracket(levels)
             inner = levels.pop()
             if inner.nodes:
-                levels[-1].add(NODE, [_enclose(inner, character)])
+                levels[-1].add(NODE, [_enclose(inner)])
             else:
-                levels[-1].add(inner.bracket + inner.text + character, [])
-        elif character in PAIRS and not (character == "'" and _apostrophe(before, after)):
-            levels.append(_Open(character))
+                levels[-1].add(inner.bracket + inner.text + token, [])
+        elif tag or (token in PAIRS and not (token == "'" and _apostrophe(before, after))):
+            levels.append(_Open(token, f"</{tag}>" if tag else PAIRS[token]))
         else:
-            levels[-1].add(character, [next(names)] if character == NODE else [])
+            levels[-1].add(token, [next(names)] if token == NODE else [])
     while len(levels) > 1:
         _forget_bracket(levels)
     return levels[0].text, levels[0].nodes
@@ -164,13 +168,13 @@ def _forget_bracket(levels: list[_Open]) -> None:
     levels[-1].add(inner.bracket + inner.text, inner.nodes)
 
 
-def _enclose(inner: _Open, closing: str) -> _Group:
+def _enclose(inner: _Open) -> _Group:
     stripped = inner.text.strip()
     start = inner.text.index(stripped)
     return _Group(
         inner.bracket + inner.text[:start],
         split_sentences(stripped, inner.nodes),
-        inner.text[start + len(stripped) :] + closing,
+        inner.text[start + len(stripped) :] + inner.closing,
     )
 
 

@@ -34,7 +34,7 @@ class PromptTemplate:
     Where every field has a value, it is the template with the values in place. A value is missing
     if it is None, NaN or blank. Then
 
-    - its brackets or quotes go, if nothing in them has a value;
+    - its brackets, quotes or tags (`<year>{year}</year>`) go, if nothing in them has a value;
     - its label goes, the words between it and the field or the sentence before it, and words
       between it and a following comma or stop;
     - the mark between it and its neighbour goes (`, ; : / |`, a dash), the sentence's stop stays;

@@ -17,7 +17,6 @@ import shutil
 import zipfile
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from glob import escape
 from pathlib import Path
 
 import numpy as np
@@ -148,10 +147,8 @@ class PartsFolder:
         return self.path / f"{plan}-{shard:07}{'' if batch is None else f'-{batch:05}'}.npz"
 
     def remove(self) -> None:
-        """Remove the parts, and those of other settings: the store has what was wanted."""
-        name = self.path.name.rsplit("-", 1)[0]
-        for leftover in self.path.parent.glob(f"{escape(name)}-*"):
-            shutil.rmtree(leftover, ignore_errors=True)
+        """Remove the parts: the store has what was wanted."""
+        shutil.rmtree(self.path, ignore_errors=True)
 
     def _names(self) -> list[re.Match[str]]:
         if not self.path.is_dir():

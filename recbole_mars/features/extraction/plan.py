@@ -12,7 +12,8 @@ import numpy as np
 
 __all__ = ["SHARD_ITEMS", "Plan"]
 
-SHARD_ITEMS = 1024  # about as many inputs a shard: what one process takes on at a time
+SHARD_ITEMS = 1024  # inputs a shard at most, about: what one process takes on at a time
+SHARDS = 64  # at least, where there are batches enough: jobs and workers then have equal shares
 
 
 @dataclass(frozen=True)
@@ -50,7 +51,8 @@ class Plan:
 
     @property
     def _shard_size(self) -> int:
-        return max(1, SHARD_ITEMS // self.batch_size) * self.batch_size
+        items = min(SHARD_ITEMS, len(self.inputs) // SHARDS)
+        return max(1, items // self.batch_size) * self.batch_size
 
     def batches(self, shard: int) -> list[slice]:
         """The batches of a shard, as stretches of the inputs."""

@@ -103,6 +103,7 @@ class Work:
         missing = [k for k in mine if not self._done(k)]
         if not missing:
             return
+        self.parts.path.mkdir(parents=True, exist_ok=True)  # fails now rather than after loading
         if self._execution.ray_address is None:
             self._encoder.load()  # before the bar: it may take minutes
         begun = time.perf_counter()

@@ -246,3 +246,8 @@ def test_only_files_are_pictures(tmp_path) -> None:
     assert set(found) == {"3", "4"}
     with pytest.raises(ValueError, match=r"cannot decode .*3\.jpg"):
         load_image(found["3"])
+
+
+def test_letters_that_a_system_took_apart(tmp_path) -> None:
+    noise(0).save(tmp_path / "cafe\u0301.png")
+    assert find_images(["caf\u00e9"], tmp_path) == {"caf\u00e9": tmp_path / "cafe\u0301.png"}

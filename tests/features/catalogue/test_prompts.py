@@ -183,3 +183,19 @@ def test_wrong_templates(template: str, complaint: str) -> None:
 def test_wrong_columns(columns: dict, complaint: str) -> None:
     with pytest.raises(ValueError, match=complaint):
         PromptTemplate("{title}. {plot}").render(columns)
+
+
+@pytest.mark.parametrize(
+    ("template", "values", "expected"),
+    [
+        ("<title>{a}</title> <plot>{b}</plot>", ("x", "y"), "<title>x</title> <plot>y</plot>"),
+        ("<title>{a}</title> <plot>{b}</plot>", ("", "y"), "<plot>y</plot>"),
+        ("<title>{a}</title> <plot>{b}</plot>", ("x", ""), "<title>x</title>"),
+        ("<item>\n<t>{a}</t>\n<p>{b}</p>\n</item>", ("x", ""), "<item>\n<t>x</t>\n</item>"),
+        ("<br>{a}, {b}", ("x", "y"), "<br>x, y"),
+        ("{a} < {b} > c", ("x", "y"), "x < y > c"),
+    ],
+)
+def test_tags(template: str, values: tuple[str, str], expected: str) -> None:
+    columns = {"a": [values[0]], "b": [values[1]]}
+    assert PromptTemplate(template).render(columns) == [expected]

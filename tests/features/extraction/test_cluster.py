@@ -35,6 +35,7 @@ def cluster(tmp_path_factory):
 @pytest.fixture
 def whole(tmp_path, monkeypatch) -> dict[str, bytes]:
     monkeypatch.setattr(plan, "SHARD_ITEMS", 12)
+    monkeypatch.setattr(plan, "SHARDS", 1)
     extract_text(IDS, TEXTS, FakeModel(), tmp_path / "whole", execution=Execution(4))
     return contents(tmp_path / "whole")
 

@@ -34,6 +34,7 @@ SMALL = Execution(batch_size=4)
 @pytest.fixture(autouse=True)
 def small_shards(monkeypatch) -> None:
     monkeypatch.setattr(plan, "SHARD_ITEMS", 12)
+    monkeypatch.setattr(plan, "SHARDS", 1)
 
 
 def contents(folder: Path) -> dict[str, bytes]:
@@ -201,13 +202,15 @@ def test_what_is_done_is_kept_when_the_catalogue_or_the_batch_size_changes(tmp_p
     np.testing.assert_allclose(store.store.matrix[:, :4], expected, rtol=1e-3)
 
 
-def test_other_settings_encode_all_anew(tmp_path) -> None:
-    extract(tmp_path / "s")
+def test_other_settings_encode_all_anew_and_leave_what_was_begun(tmp_path) -> None:
     with pytest.raises(Stop):
-        extract(tmp_path / "s", ["changed", *TEXTS[1:]], encoder=stopping_after(0))
+        extract(tmp_path / "s", encoder=stopping_after(20))
     encoder = FakeModel(scale=2.0)
     extract(tmp_path / "s", encoder=encoder)
     assert len(encoder.seen) == 25
+    encoder = FakeModel()
+    extract(tmp_path / "s", encoder=encoder)
+    assert len(encoder.seen) == 5
     assert names(tmp_path) == {"s", ".s.lock"}
 
 
@@ -353,7 +356,7 @@ def run(folder: Path, delay: float, *more: str) -> subprocess.Popen:
     import sys
     sys.path[:0] = {sys.path!r}
     from test_resumable import *
-    plan.SHARD_ITEMS = 12
+    plan.SHARD_ITEMS, plan.SHARDS = 12, 1
     shard = tuple(map(int, sys.argv[1].split("/"))) if len(sys.argv) > 1 else None
     execution = Execution(batch_size=4, shard=shard)
     extraction = extract(Path({str(folder)!r}), encoder=FakeModel({delay}), execution=execution)
@@ -384,6 +387,18 @@ def test_kill_9_at_any_moment(tmp_path) -> None:
     assert 0 < encoded < 100
     assert contents(folder) == contents(tmp_path / "whole")
     assert names(tmp_path) == {"whole", ".whole.lock", "s", ".s.lock"}
+
+
+def test_small_catalogues_have_a_share_for_every_job(monkeypatch) -> None:
+    monkeypatch.undo()
+    inputs, none = list(range(1000)), np.zeros((1000, 32), np.uint8)
+    for size, shards in ((8, 125), (16, 63), (32, 32)):
+        assert plan.Plan(inputs, none, size).shards == shards
+    many = plan.Plan(range(200_000), np.zeros((200_000, 32), np.uint8), 32)
+    assert many.shards == -(-200_000 // 1024)
+    assert [k for s in range(many.shards) for b in many.batches(s) for k in many.inputs[b]] == list(
+        range(200_000)
+    )
 
 
 def test_jobs_at_the_same_time(tmp_path) -> None:
