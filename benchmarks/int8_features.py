@@ -141,8 +141,8 @@ def main() -> None:
             for name, file in store.manifest["files"].items()
             if name in ("features.npy", "scales.npy")
         )
-        errors = [store.cosine_error[store.present] for store in stores]
-        cosine = ", ".join(f"{e.mean():.1e} ({e.max():.1e})" for e in errors)
+        turned = [s.cosine_error[s.present] for s in stores if s.cosine_error is not None]
+        cosine = ", ".join(f"{e.mean():.1e} ({e.max():.1e})" for e in turned)
         values = torch.tensor(found, dtype=torch.float64)
         lines.append(
             f"| {dtype} | {size:,} | {cosine if dtype == 'int8' else '-'} | "

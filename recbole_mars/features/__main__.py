@@ -21,6 +21,7 @@ from recbole_mars.features.settings import FeatureSettings
 
 __all__ = ["main"]
 
+NUMBERS = ("bool", "int", "float")  # read as in YAML; a word may well look like one: 2024, no
 DESCRIPTION = """\
 Turns the texts and pictures of a catalogue into feature stores, <output>/text and <output>/image.
 
@@ -69,10 +70,11 @@ def _parser() -> argparse.ArgumentParser:
     for option in FeatureSettings.options():
         names = dict.fromkeys([f"--{option.name}", f"--{option.name.replace('_', '-')}"])
         shown = "" if option.default is None else f" ({option.default})"
-        kind: dict[str, Any] = {"type": _value, "metavar": str(option.type).split(" ")[0]}
-        if option.type == "bool":
+        name = str(option.type).split(" ")[0]
+        kind: dict[str, Any] = {"type": _value if name in NUMBERS else str, "metavar": name}
+        if name == "bool":
             kind.update(nargs="?", const=True)
-        elif str(option.type).startswith("list"):
+        elif name == "list":
             kind.update(nargs="+")
         group.add_argument(*names, help=str(option.metadata["help"]) + shown, **kind)
     return parser

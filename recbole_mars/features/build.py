@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -18,6 +17,7 @@ from recbole_mars.features.settings import FeatureSettings
 from recbole_mars.features.stores.locking import writing_lock
 from recbole_mars.features.stores.reduced import reduce_store
 from recbole_mars.features.stores.store import MANIFEST, FeatureStore
+from recbole_mars.features.stores.writer import check_target, put_in_place, restore_replaced
 
 __all__ = ["Built", "build_image_features", "build_text_features", "item_texts"]
 
@@ -52,23 +52,27 @@ def build_text_features(
     settings: FeatureSettings,
     folder: str | Path,
     *,
+    full_folder: str | Path | None = None,
     shard: tuple[int, int] | None = None,
     progress: bool = False,
 ) -> Built:
     """Features of the items' text in the store `folder`, made or reused.
 
     ids: n items. columns: name → n strings, '' for a missing one; those of
-    `settings.text_columns()` are looked at. shard: see `Execution`.
+    `settings.text_columns()` are looked at. full_folder: of the vectors that a store of fewer
+    dimensions is made from, "<folder>-full" if not given. shard: see `Execution`.
 
     Raises ValueError as `extract_text` and `PromptTemplate` do.
     """
     texts = item_texts(columns, settings)
-    full, dtype = _full(folder, settings.text_width, settings.feature_dtype)
     with _errors_name_settings("text"):
+        encoder = settings.make_text_encoder()
+        encoder.settings()  # fails before anything is moved
+        full, dtype = _full(folder, full_folder, settings.text_width, settings.feature_dtype)
         extraction = extract_text(
             ids,
             texts,
-            settings.make_text_encoder(),
+            encoder,
             full,
             dtype=dtype,
             execution=settings.execution(settings.text_batch_size, shard),
@@ -83,23 +87,26 @@ def build_image_features(
     settings: FeatureSettings,
     folder: str | Path,
     *,
+    full_folder: str | Path | None = None,
     shard: tuple[int, int] | None = None,
     progress: bool = False,
 ) -> Built:
     """Features of the items' pictures in the store `folder`, made or reused.
 
-    image_dir: the folder of the pictures; `settings.image_list` may say which is whose. shard: see
-    `Execution`.
+    image_dir: the folder of the pictures; `settings.image_list` may say which is whose.
+    full_folder, shard: as for `build_text_features`.
 
     Raises ValueError as `find_images` and `extract_images` do.
     """
     images = find_images(ids, image_dir, settings.image_list)
-    full, dtype = _full(folder, settings.image_width, settings.feature_dtype)
     with _errors_name_settings("image"):
+        encoder = settings.make_image_encoder()
+        encoder.settings()  # fails before anything is moved
+        full, dtype = _full(folder, full_folder, settings.image_width, settings.feature_dtype)
         extraction = extract_images(
             ids,
             images,
-            settings.make_image_encoder(),
+            encoder,
             full,
             max_broken_share=settings.max_broken_images,
             dtype=dtype,
@@ -109,26 +116,29 @@ def build_image_features(
         return _reduced(extraction, Path(folder), settings.image_width, settings)
 
 
-def _full(folder: str | Path, width: int | None, dtype: str) -> tuple[Path, str]:
+def _full(
+    folder: str | Path, full_folder: str | Path | None, width: int | None, dtype: str
+) -> tuple[Path, str]:
     """Where the encoder's vectors go, and in which dtype: beside those that are reduced.
 
     So another width asks for no encoding, and a changed item for that item's only. Vectors from
-    before a width was asked for, or given up, are moved to their place.
+    before a width was asked for, or given up, are moved to their place, unless they have one.
     """
     folder = Path(folder).resolve()
+    precise = "float32" if dtype == "float32" else "float16"
+    if full_folder is not None:
+        return (folder, dtype) if width is None else (Path(full_folder).resolve(), precise)
     full = folder.with_name(f"{folder.name}-full")
-    with writing_lock(folder):
+    with writing_lock(folder), writing_lock(full):
+        for place in (folder, full):
+            restore_replaced(place)
         reduced = _is_reduced(folder)
         if width is not None and reduced is False and not full.exists():
             folder.rename(full)
         elif width is None and reduced is not False and _is_reduced(full) is False:
-            if reduced:
-                shutil.rmtree(folder)
-            if not folder.exists():
-                full.rename(folder)
-    if width is None:
-        return folder, dtype
-    return full, "float32" if dtype == "float32" else "float16"
+            check_target(folder, dtype)
+            put_in_place(full, folder)
+    return (folder, dtype) if width is None else (full, precise)
 
 
 def _is_reduced(folder: Path) -> bool | None:

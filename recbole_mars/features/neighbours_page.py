@@ -88,8 +88,11 @@ def write_neighbours_page(
         f"their features. Alike items should stand together.</p>{''.join(sections)}</html>\n"
     )
     fresh = file.with_name(f".{file.name}.{os.getpid()}")
-    fresh.write_text(page, encoding="utf-8")
-    fresh.replace(file)
+    try:
+        fresh.write_bytes(page.encode("utf-8", "replace"))
+        fresh.replace(file)
+    finally:
+        fresh.unlink(missing_ok=True)
     return file
 
 

@@ -43,7 +43,7 @@ def describe_built(built: Built) -> list[tuple[str, str]]:
         rows.append(("encoded now", "none, reused"))
     rows.append(("width", _width(store)))
     rows.append(("stored", f"{store.manifest['dtype']}, {_bytes(store)}"))
-    if store.manifest["dtype"] == "int8" and store.present.any():
+    if store.cosine_error is not None and store.present.any():
         errors = store.cosine_error[store.present]
         rows.append(("1 - cosine", f"mean {errors.mean():.1e}, worst {errors.max():.1e}"))
     rows.append(("folder", _short(store.folder)))

@@ -219,6 +219,8 @@ _KINDS: dict[str, tuple[tuple[type, ...], str]] = {
 
 def _checked(option: Field[Any], value: Any) -> Any:
     allowed, needed = _KINDS[str(option.type).split(" ")[0]]
+    if isinstance(value, (list, tuple)) and not all(isinstance(item, str) for item in value):
+        raise ValueError(f"{option.name} must be {needed}, all words, got {value!r}; quote numbers")
     if not isinstance(value, allowed) or (isinstance(value, bool) and bool not in allowed):
         remedy = "; put quotes around it" if isinstance(value, dict) else ""  # YAML's {title}
         raise ValueError(f"{option.name} must be {needed}, got {value!r}{remedy}")

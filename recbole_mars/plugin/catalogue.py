@@ -114,11 +114,13 @@ class ItemCatalogue:
             return self._imported("text", tokens)
         columns = self._columns("text_fields", self._settings.text_columns())
         columns = columns.reindex(tokens, fill_value="")
+        folder, full = self._places("text", "text")
         built = build_text_features(
             tokens,
             {name: columns[name].tolist() for name in columns},
             self._settings,
-            self._store / f"text-{self._settings.label('text')}",
+            folder,
+            full_folder=full,
             progress=bool(self._config["show_progress"]),
         )
         return built.store
@@ -127,14 +129,28 @@ class ItemCatalogue:
         if self._config["image_features"]:
             return self._imported("image", tokens)
         source = "image" if self._config["image_dir"] else "cover"
+        folder, full = self._places(source, "image")
         built = build_image_features(
             tokens,
             self._config["image_dir"] or self._covers(),
             self._settings,
-            self._store / f"{source}-{self._settings.label('image')}",
+            folder,
+            full_folder=full,
             progress=bool(self._config["show_progress"]),
         )
         return built.store
+
+    def _places(self, source: str, kind: str) -> tuple[Path, Path]:
+        """Folders of the features and of the vectors that they may be reduced from.
+
+        Each encoder with its settings has its own, and each width: none undoes another's work.
+        """
+        full = self._store / f"{source}-{self._settings.label(kind)}"
+        width = getattr(self._settings, f"{kind}_width")
+        if width is None:
+            return full, full
+        whitened = "-white" if self._settings.feature_whiten else ""
+        return full.with_name(f"{full.name}-{width}{whitened}"), full
 
     def _covers(self) -> Path:
         columns = self._columns("draw_covers", self._cover_fields())
@@ -202,7 +218,7 @@ class ItemCatalogue:
         missing = [field for field in [id_field, *fields] if field not in table]
         if missing:
             raise ValueError(f"{key}: {file} has no column {missing[0]!r}, only {list(table)}")
-        return table.drop_duplicates(id_field).set_index(id_field)[fields]
+        return table.drop_duplicates(id_field).set_index(id_field, drop=False)[fields]
 
 
 def _padded(

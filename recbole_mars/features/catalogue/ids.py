@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import csv
+import re
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
 csv.field_size_limit(2**31 - 1)  # a description may be longer than the 128 kB that are usual
+
+_HALVES = re.compile("[\ud800-\udfff]")  # of an emoji that was cut, for example
 
 __all__ = ["check_ids", "check_strings", "name_few", "read_csv"]
 
@@ -18,6 +21,12 @@ def check_ids(ids: Sequence[str], where: str) -> None:
     where: what holds the ids, for the error.
     """
     check_strings(ids, where)
+    halves = [item for item in ids if not item.isascii() and _HALVES.search(item)]
+    if halves:
+        raise ValueError(
+            f"{where} must be valid Unicode, found halves of characters in {name_few(halves)}; "
+            f"see how the file was cut or encoded"
+        )
     broken = [item for item in ids if "\n" in item]
     if broken:  # lists of ids are written line by line
         raise ValueError(f"{where} must hold no newlines, found {name_few(broken)}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 import unicodedata
 import warnings
@@ -23,6 +24,9 @@ logger = logging.getLogger(__name__)
 # Pillow would warn from half of its own limit on; we have one, and refuse.
 warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
 
+# Other errors of the system, too many open files or a network that is down, pass.
+OF_THE_FILE = (errno.ENOENT, errno.EACCES, errno.EPERM, errno.EISDIR, errno.ELOOP, errno.EINVAL)
+AT_ONCE = 4096
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp")
 MAX_PIXELS = 89_478_485  # Pillow's own limit, at which it only warns: 256 MiB of RGB
 ORIENTATION = 0x0112  # the EXIF tag
@@ -79,7 +83,11 @@ def load_image(path: str | Path) -> Image.Image:
                 )
             image.load()
             return _to_rgb(_upright(image))
+    except MemoryError:
+        raise  # the picture may well be whole
     except Exception as error:  # on bad bytes, decoders raise whatever they stumble on
+        if isinstance(error, OSError) and error.errno not in (None, *OF_THE_FILE):
+            raise
         raise ValueError(
             f"cannot decode {path} as a picture: {error}; replace or remove the file"
         ) from error
@@ -90,8 +98,13 @@ def map_images(
 ) -> list[Result]:
     """Apply a function to files in a pool of threads; results come in the order of the files."""
     with ThreadPoolExecutor() as pool:  # decoding and hashing release the interpreter lock
-        results = pool.map(function, paths)
-        return list(tqdm(results, description, total=len(paths), disable=not progress))
+        with tqdm(total=len(paths), desc=description, disable=not progress) as bar:
+            results: list[Result] = []
+            for start in range(0, len(paths), AT_ONCE):  # a task waiting takes memory, too
+                for result in pool.map(function, paths[start : start + AT_ONCE]):
+                    results.append(result)
+                    bar.update()
+        return results
 
 
 def _scan(wanted: set[str], folder: Path) -> dict[str, Path]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,7 @@ from recbole_mars.features.stores.writer import StoreWriter
 __all__ = ["assemble"]
 
 MANY = 8  # different inputs; a few pictures may well look the same
-BLOCK = 8192  # rows read at a time from the older store
+BLOCK = 8192  # rows written at a time
 
 
 def assemble(
@@ -25,6 +25,7 @@ def assemble(
     sources: Sources,
     parts: Iterable[Part],
     old: FeatureStore | None,
+    check_broken: Callable[[list[str]], None],
     *,
     encoder: str,
     dtype: str,
@@ -34,7 +35,8 @@ def assemble(
 ) -> FeatureStore:
     """Write the store of `sources` into `folder`; memory holds a part or a block at a time.
 
-    parts, old: together they hold a vector of every input, or why it is broken.
+    parts, old: together they hold a vector of every input, or why it is broken. check_broken: told
+    why, of all that are, before anything is replaced; it may raise.
 
     Raises ValueError if they do not, if no input has a vector, or if all inputs have the same.
     """
@@ -49,20 +51,20 @@ def assemble(
     with StoreWriter(encoder, folder, sources.ids, max(1, dimensions), dtype) as writer:
         if old is not None:
             usable = np.flatnonzero(old.present)
-            for start in range(0, len(usable), BLOCK):
-                block = usable[start : start + BLOCK]
-                rows, which = index.find(old.sources[block])
-                writer.put_from(rows, old, block[which])
-                truncated[rows] = old.truncated[block[which]]
+            _, once = np.unique(old.sources[usable].view("S32").ravel(), return_index=True)
+            usable = usable[np.sort(once)]  # rows made from one input are one
+            for rows, which in index.find(old.sources[usable]):
+                writer.put_from(rows, old, usable[which])
+                truncated[rows] = old.truncated[usable[which]]
                 seen[rows] = True
         for part in chain(first, parts):
-            rows, which = index.find(part.digests)
-            writer.put(rows, part.vectors[which])
-            truncated[rows] = part.truncated[which]
-            seen[rows] = True
-            rows, which = index.find(part.broken)
-            reasons.update(zip(rows.tolist(), part.reasons[which].tolist()))
-            seen[rows] = True
+            for rows, which in index.find(part.digests):
+                writer.put(rows, part.vectors[which])
+                truncated[rows] = part.truncated[which]
+                seen[rows] = True
+            for rows, which in index.find(part.broken):
+                reasons.update(zip(rows.tolist(), part.reasons[which].tolist()))
+                seen[rows] = True
         unseen = sources.rows[~seen[sources.rows]]
         if len(unseen):
             raise ValueError(
@@ -70,6 +72,12 @@ def assemble(
                 f"{sources.ids[unseen[0]]!r} first: a file was damaged or removed; "
                 f"run the extraction again, it encodes what is missing"
             )
+        broken = {
+            sources.ids[row]: reasons[row]
+            for row in sorted(reasons)
+            if not writer.present[row]  # an earlier run may have failed where this did not
+        }
+        check_broken(list(broken.values()))
         _check_sense(encoder, writer, len(np.unique(sources.digests.view("S32"))))
         return writer.commit(
             settings=settings,
@@ -77,11 +85,7 @@ def assemble(
             fingerprint=fingerprint,
             sources=sources.by_row,
             truncated=truncated,
-            broken={
-                sources.ids[row]: reasons[row]
-                for row in sorted(reasons)
-                if not writer.present[row]  # an earlier run may have failed where this did not
-            },
+            broken=broken,
         )
 
 
@@ -115,11 +119,13 @@ class _RowsOf:
         order = np.argsort(keys, kind="stable")
         self._keys, self._rows = keys[order], sources.rows[order]
 
-    def find(self, digests: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Rows made from these digests, and which digest it is for each."""
+    def find(self, digests: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """Rows made from these digests, and which digest it is for each, BLOCK rows at a time."""
         wanted = np.ascontiguousarray(digests).view("S32").ravel()
         start = np.searchsorted(self._keys, wanted, "left")
         count = np.searchsorted(self._keys, wanted, "right") - start
         which = np.repeat(np.arange(len(wanted)), count)
         within = np.arange(count.sum()) - np.repeat(count.cumsum() - count, count)
-        return self._rows[start[which] + within], which
+        rows = self._rows[start[which] + within]
+        for begin in range(0, len(rows), BLOCK):
+            yield rows[begin : begin + BLOCK], which[begin : begin + BLOCK]

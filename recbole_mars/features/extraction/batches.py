@@ -74,19 +74,23 @@ def encode_batches(
 def _encode(
     encoder: BatchEncoder[Any], batch: Batch, prepared: PreparedBatch, precision: str
 ) -> Part:
+    too_large = ""
     try:
         vectors = encoder.encode_batch(prepared) if prepared.size else np.zeros((0, 0))
     except RuntimeError as error:
         if not _is_out_of_memory(error):
             raise
+        too_large = str(error)
+    if too_large:  # only now: the error holds the memory of the failed step
         del prepared
         torch.cuda.empty_cache()
         if len(batch.inputs) == 1:
             raise ValueError(
                 f"encoder {encoder.name!r} runs out of memory on a single input, "
-                f"{_shortened(batch.inputs[0])}: {error}; use a smaller model, a lower precision, "
-                f"a device with more memory, or let it read less (max_length, max_pixels)"
-            ) from error
+                f"{_shortened(batch.inputs[0])}: {too_large}; use a smaller model, a lower "
+                f"precision, a device with more memory, or let it read less (max_length, "
+                f"max_pixels)"
+            )
         warnings.warn(
             f"a batch of {len(batch.inputs)} does not fit into memory and is encoded by halves; "
             f"a smaller batch size is faster",

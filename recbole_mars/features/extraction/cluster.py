@@ -89,7 +89,7 @@ def encode_on_cluster(
                 if isinstance(error.cause, ValueError):
                     raise error.cause from None
                 raise
-            except ray.exceptions.RayActorError as error:
+            except ray.exceptions.RayError as error:  # the worker, its node, or the result is lost
                 if getattr(error, "actor_init_failed", False):
                     reason = str(error).splitlines()[-1]  # after the remote traceback
                     raise ValueError(f"a worker cannot load the model: {reason}") from error
@@ -144,4 +144,8 @@ def _share_out(encoder: BatchEncoder[Any], workers: int | None) -> tuple[int, in
     if count < 1:
         raise ValueError("the Ray cluster has neither CPU cores nor GPUs to give")
     most = max(int(node.get("CPU", 0)) for node in nodes)  # a worker lives on one node
-    return count, max(1, min(most, cores // count)), min(1.0, gpus / count)
+    threads = min(most, cores // count)
+    if gpus:  # and beside its GPU
+        shares = (node["CPU"] // node["GPU"] for node in nodes if node.get("GPU"))
+        threads = min(threads, int(min(shares)))
+    return count, max(1, threads), min(1.0, gpus / count)

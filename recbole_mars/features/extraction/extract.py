@@ -21,7 +21,7 @@ from recbole_mars.features.extraction.resumable import Work
 from recbole_mars.features.extraction.sources import Sources
 from recbole_mars.features.stores.locking import writing_lock
 from recbole_mars.features.stores.store import FORMAT, MANIFEST, CorruptStoreError, FeatureStore
-from recbole_mars.features.stores.writer import check_target, write_store
+from recbole_mars.features.stores.writer import check_target, restore_replaced, write_store
 
 __all__ = ["Extraction", "extract_images", "extract_text"]
 
@@ -141,6 +141,7 @@ class _Extractor:
         self._known_as_damaged = -1  # when the manifest of a damaged store was written
 
     def run(self) -> Extraction:
+        restore_replaced(self.folder)
         store, why_not = self._stored()
         if store is not None and store.manifest["fingerprint"] == self.fingerprint:
             logger.info("reused features %r in %s", self.encoder.name, self.folder)
@@ -206,6 +207,11 @@ class _Extractor:
                 finished = FeatureStore.open(self.folder)
             else:
                 left = len(work.unfinished())
+                if left and self.execution.shard is None:
+                    raise ValueError(
+                        f"{left} shards in {work.parts.path} have been removed meanwhile, by a run "
+                        f"for another catalogue; run the extraction again, it does what is missing"
+                    )
                 if left:
                     return Extraction(None, work.encoded, work.seconds, left)
                 finished = assemble(
@@ -213,13 +219,14 @@ class _Extractor:
                     self.sources,
                     work.results(),
                     store,
+                    self._note_broken,
                     encoder=encoder.name,
                     dtype=self.dtype,
                     settings=self.settings,
                     provenance=encoder.provenance(),
                     fingerprint=self.fingerprint,
                 )
-            work.parts.remove()
+            work.clean_up()
         self._log_coverage(finished)
         return Extraction(finished, work.encoded, work.seconds)
 
@@ -278,7 +285,7 @@ class _Extractor:
         return rows[whole], [inputs[k] for k in whole], broken
 
     def _note_broken(self, reasons: list[str]) -> None:
-        self._check_broken(len(reasons), f" so far: {'; '.join(reasons[:3])}; the rest is kept")
+        self._check_broken(len(reasons), f": {'; '.join(reasons[:3])}; the rest is kept")
 
     @property
     def _kind(self) -> str:

@@ -9,13 +9,15 @@ Legend: a digest is the SHA-256 of an input, (32,) uint8; n inputs have (n, 32).
 
 from __future__ import annotations
 
+import errno
 import io
 import logging
 import os
 import re
-import shutil
 import zipfile
+import zlib
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -25,6 +27,17 @@ __all__ = ["Part", "PartsFolder", "find_digests", "merge_parts"]
 
 logger = logging.getLogger(__name__)
 
+# What reading a damaged archive raises.
+DAMAGE = (
+    ValueError,
+    KeyError,
+    EOFError,
+    NotImplementedError,
+    RuntimeError,
+    OSError,
+    zipfile.BadZipFile,
+    zlib.error,
+)
 NAME = re.compile(r"(?P<plan>[0-9a-f]{16})-(?P<shard>\d{7})(-(?P<batch>\d{5}))?\.npz")
 
 
@@ -146,9 +159,12 @@ class PartsFolder:
         """Where a shard or a batch is kept."""
         return self.path / f"{plan}-{shard:07}{'' if batch is None else f'-{batch:05}'}.npz"
 
-    def remove(self) -> None:
-        """Remove the parts: the store has what was wanted."""
-        shutil.rmtree(self.path, ignore_errors=True)
+    def remove(self, plan: str) -> None:
+        """Remove the parts of a plan, and the folder with the last of them."""
+        for leftover in (*self.path.glob(f"{plan}-*"), *self.path.glob(f".{plan}-*")):
+            leftover.unlink(missing_ok=True)
+        with suppress(OSError):  # another plan's parts are there, or the folder is not
+            self.path.rmdir()
 
     def _names(self) -> list[re.Match[str]]:
         if not self.path.is_dir():
@@ -164,7 +180,9 @@ def _load(path: Path) -> Part | None:
             return Part(**{name: arrays[name] for name in Part.__dataclass_fields__})
     except FileNotFoundError:  # another process has just merged it into its shard
         return None
-    except (ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:  # archives have checksums
+    except DAMAGE as error:  # archives have checksums
+        if isinstance(error, OSError) and error.errno != errno.EINVAL:
+            raise  # not the file, but the disk or the network
         logger.warning("%s is damaged and made again: %s", path, error)
         path.unlink(missing_ok=True)
         return None

@@ -66,6 +66,7 @@ class Work:
         if store is not None:
             first = _without(sources, first, store.sources[store.present])
         parts = {name: self.parts.digests(name) for name in self.parts.plans()}
+        self._known_plans = list(parts)
         lengths = np.asarray(self._encoder.lengths([sources.inputs[k] for k in first]))
         plan = None
         for name in (*parts, None):
@@ -88,6 +89,11 @@ class Work:
             if plan != self.plan.name:
                 yield from self.parts.load(plan)
         yield from self.parts.load(self.plan.name)
+
+    def clean_up(self) -> None:
+        """Remove the parts that the store has taken up; those of another catalogue stay."""
+        for plan in {*self._known_plans, self.plan.name}:
+            self.parts.remove(plan)
 
     def unfinished(self) -> list[int]:
         """The shards that nobody has finished."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -51,11 +50,17 @@ class FeatureStore(FeatureTable):
     pictures that did not decode, if any. projection.npz: how the features were reduced, if they
     were. manifest.json: what the features were made from and the checksum of each file.
 
-    folder: where the store is. manifest: what manifest.json says.
+    folder: where the store is. manifest: what manifest.json says. sources, truncated: as above.
+    cosine_error: as above, None if the store is not int8. broken: why an item's input does not
+    decode, by id. All are of the files that were opened, whatever becomes of the folder.
     """
 
     folder: Path
     manifest: dict[str, Any]
+    sources: np.ndarray
+    truncated: np.ndarray
+    cosine_error: np.ndarray | None
+    broken: dict[str, str]
 
     @classmethod
     def open(cls, folder: str | Path) -> FeatureStore:
@@ -74,7 +79,19 @@ class FeatureStore(FeatureTable):
             text = (folder / "ids.txt").read_bytes().decode("utf-8")
             # Not splitlines: it would also split at the other separators that an id may hold.
             ids = tuple(text.split("\n")[:-1])
-            store = cls(manifest["encoder"], ids, matrix, present, folder, manifest)
+            error_file = "cosine_error.npy" if manifest["dtype"] == "int8" else None
+            store = cls(
+                manifest["encoder"],
+                ids,
+                matrix,
+                present,
+                folder,
+                manifest,
+                np.load(folder / "sources.npy", mmap_mode="r", allow_pickle=False),
+                np.load(folder / "truncated.npy", allow_pickle=False),
+                np.load(folder / error_file, allow_pickle=False) if error_file else None,
+                _read_broken(folder) if "broken.txt" in manifest["files"] else {},
+            )
             described = (manifest["rows"], manifest["dimensions"], manifest["dtype"])
             stored = matrix.quantised if isinstance(matrix, ScaledMatrix) else matrix
             if (*stored.shape, stored.dtype) != described:
@@ -88,30 +105,10 @@ class FeatureStore(FeatureTable):
             ) from error
         return store
 
-    @property
-    def broken(self) -> dict[str, str]:
-        """Why the picture of an item does not decode, by id."""
-        if "broken.txt" not in self.manifest["files"]:
-            return {}
-        lines = (self.folder / "broken.txt").read_bytes().decode("utf-8").split("\n")[:-1]
-        return dict(line.rsplit("\t", 1) for line in lines)  # an id may hold a tab, a reason not
 
-    @cached_property
-    def sources(self) -> np.ndarray:
-        """SHA-256 of what each row was made from, (n, 32) uint8; zeros for nothing."""
-        return np.load(self.folder / "sources.npy", allow_pickle=False)
-
-    @cached_property
-    def truncated(self) -> np.ndarray:
-        """Whether the model could read only a part of the input, (n,) bool."""
-        return np.load(self.folder / "truncated.npy", allow_pickle=False)
-
-    @cached_property
-    def cosine_error(self) -> np.ndarray:
-        """1 - cosine between each row and what it was before int8, (n,); zeros if it is not."""
-        if self.manifest["dtype"] != "int8":
-            return np.zeros(len(self), dtype=np.float32)
-        return np.load(self.folder / "cosine_error.npy", allow_pickle=False)
+def _read_broken(folder: Path) -> dict[str, str]:
+    lines = (folder / "broken.txt").read_bytes().decode("utf-8").split("\n")[:-1]
+    return dict(line.rsplit("\t", 1) for line in lines)  # an id may hold a tab, a reason not
 
 
 def _read_matrix(folder: Path) -> np.ndarray | ScaledMatrix:

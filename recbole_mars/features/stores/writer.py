@@ -26,7 +26,14 @@ from recbole_mars.features.stores.store import (
     describe_file,
 )
 
-__all__ = ["DTYPES", "StoreWriter", "check_target", "write_store"]
+__all__ = [
+    "DTYPES",
+    "StoreWriter",
+    "check_target",
+    "put_in_place",
+    "restore_replaced",
+    "write_store",
+]
 
 LITTER = (".DS_Store", "Thumbs.db", "desktop.ini")  # left by systems that merely looked
 DTYPES = ("float16", "float32", "int8")
@@ -73,8 +80,9 @@ class StoreWriter:
         self._lock = writing_lock(self._folder)
         self._lock.acquire()
         try:
+            restore_replaced(self._folder)
             check_target(self._folder, self.dtype)
-            for leftover in (self._fresh, self._replaced):
+            for leftover in (self._fresh, _replaced(self._folder)):
                 shutil.rmtree(leftover, ignore_errors=True)
             self._fresh.mkdir()
             self._matrix = self._make_matrix()
@@ -100,10 +108,6 @@ class StoreWriter:
     ) -> None:
         shutil.rmtree(self._fresh, ignore_errors=True)
         self._lock.release()
-
-    @property
-    def _replaced(self) -> Path:
-        return self._folder.with_name(f".{self._folder.name}.replaced")
 
     def put(self, rows: np.ndarray, vectors: np.ndarray) -> None:
         """Write the vectors, (m, D) floats, of these rows, (m,) integers; all zeros are absent.
@@ -144,6 +148,7 @@ class StoreWriter:
         if self._scales is not None and isinstance(matrix, ScaledMatrix):
             self._matrix[rows] = matrix.quantised[store_rows]
             self._scales[rows] = matrix.scales[store_rows]
+            assert store.cosine_error is not None
             self._turned[rows] = store.cosine_error[store_rows]
             self.present[rows] = store.present[store_rows]
             self.varied = True
@@ -210,10 +215,7 @@ class StoreWriter:
         _write_text(self._fresh / MANIFEST, text + "\n")
         for path in (*files, self._fresh / MANIFEST):
             _sync(path)
-        if self._folder.exists():
-            self._folder.rename(self._replaced)
-        self._fresh.rename(self._folder)
-        shutil.rmtree(self._replaced, ignore_errors=True)
+        put_in_place(self._fresh, self._folder)
         return FeatureStore.open(self._folder)
 
     def _check_fit(
@@ -264,6 +266,35 @@ def write_store(
         return writer.commit(settings=settings, fingerprint=fingerprint, present=present, **others)
 
 
+def put_in_place(fresh: Path, folder: Path) -> None:
+    """Move a whole store to `folder`, in place of what is there; the caller holds its lock.
+
+    A kill leaves the old one, the new one, or the old one where `restore_replaced` finds it.
+    """
+    if folder.exists():
+        folder.rename(_replaced(folder))
+    fresh.rename(folder)
+    if os.name == "posix":  # so that a power cut does not undo one rename without the other
+        parent = os.open(folder.parent, os.O_RDONLY)
+        try:
+            os.fsync(parent)
+        finally:
+            os.close(parent)
+    shutil.rmtree(_replaced(folder), ignore_errors=True)
+
+
+def restore_replaced(folder: Path) -> None:
+    """Put back the store that a writer had moved aside when it was killed."""
+    with writing_lock(folder):
+        if not folder.exists() and (_replaced(folder) / MANIFEST).is_file():
+            _replaced(folder).rename(folder)
+
+
+def _replaced(folder: Path) -> Path:
+    folder = folder.resolve()
+    return folder.with_name(f".{folder.name}.replaced")
+
+
 def check_target(folder: Path, dtype: str) -> None:
     """Raise ValueError if a store of this dtype cannot be written, or `folder` holds other files.
 
@@ -298,7 +329,7 @@ def _sync(path: Path) -> None:
 
 
 def _write_text(path: Path, text: str) -> None:
-    path.write_bytes(text.encode("utf-8"))
+    path.write_bytes(text.encode("utf-8", "replace"))  # ids are checked; a reason may hold anything
 
 
 def _library_version() -> str:
