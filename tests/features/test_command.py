@@ -253,6 +253,29 @@ def test_a_full_disk_is_one_line(here, capsys, monkeypatch, tiny_bert) -> None:
     assert table(capsys.readouterr().out)["encoded now"] == ["none, reused"]
 
 
+def test_words_that_look_like_numbers(here, capsys) -> None:
+    Path("items.csv").write_text("item_id,1,no\na,one,x\nb,two,y\nc,two one,z\n")
+    Path("2024").mkdir()
+    for k, item in enumerate("abc"):
+        Image.new("RGB", (9, 9), (80 * k, 10, 200)).save(f"2024/{item}.png")
+    command = ["--table=items.csv", "--output=f", "--text_fields", "1", "no", "--image_dir", "2024"]
+    assert main(command) == 0
+    assert table(capsys.readouterr().out)["items"] == ["3", "3"]
+
+
+def test_a_mistake_moves_and_removes_nothing(here, capsys, tiny_bert) -> None:
+    command = ["--table=items.csv", "--text_prompt={title}. {plot}", "--output=f"]
+    assert main(command) == 0
+    made = FeatureStore.open("f/text").manifest["fingerprint"]
+    assert main([*command, "--text_width=3", "--text_encoder=./nowhere"]) == 2
+    assert FeatureStore.open("f/text").manifest["fingerprint"] == made
+    assert main([*command, "--text_width=3"]) == 0
+    Path("f/text/notes.txt").write_text("mine")
+    assert main(command) == 2
+    assert "notes.txt" in capsys.readouterr().err
+    assert Path("f/text/notes.txt").read_text() == "mine"
+
+
 def test_in_a_process_of_its_own(here) -> None:
     command = [sys.executable, "-m", "recbole_mars.features", "--table", "items.csv"]
     command += ["--text_fields", "title", "--output", "f"]

@@ -65,3 +65,9 @@ def test_bad_csv(tmp_path, content: bytes, complaint: str) -> None:
 def test_missing_csv(tmp_path) -> None:
     with pytest.raises(ValueError, match=r"cannot read .*no\.csv"):
         read_csv(tmp_path / "no.csv", ["item_id"])
+
+
+def test_halves_of_characters_are_refused() -> None:
+    with pytest.raises(ValueError, match="valid Unicode, found halves of characters"):
+        check_ids(["a", "b\ud83d"], "ids")
+    check_ids(["a", "b\U0001f600"], "ids")

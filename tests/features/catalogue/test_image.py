@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
 import struct
 import zlib
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -251,3 +253,20 @@ def test_only_files_are_pictures(tmp_path) -> None:
 def test_letters_that_a_system_took_apart(tmp_path) -> None:
     noise(0).save(tmp_path / "cafe\u0301.png")
     assert find_images(["caf\u00e9"], tmp_path) == {"caf\u00e9": tmp_path / "cafe\u0301.png"}
+
+
+@pytest.mark.parametrize("error", [OSError(errno.EMFILE, "too many open files"), MemoryError()])
+def test_what_passes_is_no_broken_picture(tmp_path, monkeypatch, error) -> None:
+    def fail(path) -> None:
+        raise error
+
+    noise(0).save(tmp_path / "a.png")
+    monkeypatch.setattr(Image, "open", fail)
+    with pytest.raises(type(error)):
+        load_image(tmp_path / "a.png")
+
+
+def test_many_files_in_their_order(monkeypatch) -> None:
+    monkeypatch.setattr(image_module, "AT_ONCE", 3)
+    paths = [Path(str(k)) for k in range(10)]
+    assert image_module.map_images(lambda p: int(p.name), paths, False, "") == list(range(10))

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import gc
 import shutil
 import signal
 import subprocess
 import sys
 import textwrap
 import time
+import tracemalloc
+import warnings
+import weakref
 from pathlib import Path
 
 import numpy as np
@@ -294,6 +298,120 @@ def test_vectors_that_say_nothing_are_refused(tmp_path) -> None:
         assert "s" not in names(tmp_path)
         for parts in tmp_path.glob(".s.parts-*"):
             shutil.rmtree(parts)
+
+
+def test_a_shard_of_broken_inputs_only(tmp_path) -> None:
+    encoder = FakeModel(broken=TEXTS[:2])
+    one = Execution(batch_size=1)
+    texts = sorted(TEXTS, key=len)
+    store = extract(tmp_path / "s", texts, encoder=encoder, execution=one).store
+    assert set(store.broken) == {IDS[texts.index(text)] for text in TEXTS[:2]}
+    assert store.present.sum() == 98
+
+
+def test_many_items_of_one_input_take_their_rows_and_no_more(tmp_path) -> None:
+    n, width = 3000, 256
+
+    class Wide(FakeModel):
+        def encode_batch(self, batch) -> np.ndarray:
+            return np.tile(super().encode_batch(batch), (1, width))
+
+    ids, texts = [f"i{k}" for k in range(n)], ["the same"] * (n - 1) + ["other"]
+    extract(tmp_path / "s", texts, ids, Wide())
+    tracemalloc.start()
+    store = extract(tmp_path / "s", [*texts[:-1], "changed"], ids, Wide()).store
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert store.present.all()
+    np.testing.assert_array_equal(store.matrix[0], store.matrix[n - 2])
+    assert peak < 20 * n * 5 * width  # in bytes; every row for every row would be 3,000 times more
+
+
+def test_a_kill_between_the_renames_loses_nothing(tmp_path, monkeypatch) -> None:
+    extract(tmp_path / "s", TEXTS[:50], IDS[:50])
+    rename = Path.rename
+
+    def rename_or_stop(path: Path, target: Path) -> Path:
+        if path.name == ".s.writing":
+            raise Stop
+        return rename(path, target)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "rename", rename_or_stop)
+        with pytest.raises(Stop):
+            extract(tmp_path / "s")
+    assert "s" not in names(tmp_path)
+    for parts in tmp_path.glob(".s.parts-*"):
+        shutil.rmtree(parts)
+    encoder = FakeModel()
+    store = extract(tmp_path / "s", encoder=encoder).store
+    assert len(encoder.inputs) == 50
+    assert store.present.all()
+
+
+def test_too_many_broken_never_replace_a_good_store(tmp_path, pictures, monkeypatch) -> None:
+    monkeypatch.setattr(plan, "SHARD_ITEMS", 1)
+    extract_images(IDS, pictures, FakeModel(), tmp_path / "s")
+    good = contents(tmp_path / "s")
+    for k, path in enumerate(list(pictures.values())[:6]):
+        path.write_bytes(f"broken {k}".encode())
+    for i in (1, 2, 3):  # each finds two broken, fewer than are allowed; together they are more
+        shard = Execution(batch_size=1, shard=(i, 3))
+        call = {"max_broken_share": 0.1, "execution": shard}
+        if i < 3:
+            extract_images(IDS, pictures, FakeModel(), tmp_path / "s", **call)
+    with pytest.raises(ValueError, match="6 of 30"):
+        extract_images(IDS, pictures, FakeModel(), tmp_path / "s", **call)
+    assert contents(tmp_path / "s") == good
+
+
+def test_a_run_leaves_the_parts_of_another_catalogue(tmp_path) -> None:
+    with pytest.raises(Stop):
+        extract(tmp_path / "s", encoder=stopping_after(3))
+    late = FakeModel()
+    encode = late.encode_batch
+
+    def begin_another_run(batch):
+        if not late.seen:
+            with pytest.raises(Stop):
+                extract(tmp_path / "s", ["changed", *TEXTS[1:]], encoder=stopping_after(6))
+        return encode(batch)
+
+    late.encode_batch = begin_another_run
+    extract(tmp_path / "s", encoder=late)
+    assert len(list(tmp_path.glob(".s.parts-*/*.npz"))) >= 2
+    extract(tmp_path / "s", ["changed", *TEXTS[1:]])
+    assert names(tmp_path) == {"s", ".s.lock"}
+
+
+def test_what_a_store_holds_is_of_the_files_that_were_opened(tmp_path) -> None:
+    long = ["long " * 60, *TEXTS[1:]]
+    old = extract(tmp_path / "s", long, dtype="int8").store
+    extract(tmp_path / "s", ["short"], ["a"], dtype="int8")
+    assert old.truncated.tolist() == [True] + [False] * 99
+    assert (len(old.sources), len(old.cosine_error)) == (100, 100)
+
+
+def test_the_memory_of_a_failed_step_is_free_before_the_next(tmp_path) -> None:
+    """A GPU that is full of the first try has no room for the second."""
+
+    class Activations:
+        pass
+
+    alive: list[weakref.ref] = []
+
+    class Hungry(FakeModel):
+        def encode_batch(self, batch) -> np.ndarray:
+            gc.collect()
+            assert not any(reference() for reference in alive)
+            held = Activations()
+            alive.append(weakref.ref(held))
+            return super().encode_batch(batch)
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)
+        store = extract(tmp_path / "s", encoder=Hungry(largest=1)).store
+    assert store.present.all()
 
 
 @pytest.fixture
