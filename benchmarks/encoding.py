@@ -74,6 +74,8 @@ def compare(
 ) -> list[tuple[float, float]]:
     """Items a second of both, round by round."""
     rates = []
+    device = next(network.parameters()).device
+    prepared = [{name: x.to(device) for name, x in batch.items()} for batch in prepared]
     bare(network, prepared[:2])
     for _ in range(rounds):
         alone = bare(network, prepared)
@@ -99,7 +101,6 @@ def text(args: Namespace) -> list[tuple[float, float]]:
         dict(tokenizer(batch, padding=True, truncation=True, max_length=256, return_tensors="pt"))
         for batch in batches(Sources.of_texts(ids, texts), encoder, args.text_batch)
     ]
-    prepared = [{k: v.to(args.device) for k, v in batch.items()} for batch in prepared]
     execution = Execution(args.text_batch)
     return compare(
         network,
@@ -127,7 +128,6 @@ def pictures(args: Namespace) -> list[tuple[float, float]]:
             dict(processor([load_image(path) for path in batch], return_tensors="pt"))
             for batch in batches(Sources.of_images(ids, images), encoder, args.image_batch)
         ]
-        prepared = [{k: v.to(args.device) for k, v in batch.items()} for batch in prepared]
         execution = Execution(args.image_batch)
         return compare(
             network,

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import yaml
 
+from recbole_mars.data.files import write_whole
 from recbole_mars.evaluation import (
     GROUP_NAMES,
     UndefinedMetricError,
@@ -25,7 +26,6 @@ from recbole_mars.evaluation import (
     summarise,
 )
 from recbole_mars.experiments.comparison import ComparisonData, RunCurves
-from recbole_mars.experiments.files import write_whole
 from recbole_mars.experiments.report import write_report
 from recbole_mars.experiments.tables import markdown_table, side_by_side
 from recbole_mars.plugin.scored_run import run_fingerprint, scored_run

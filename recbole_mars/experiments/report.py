@@ -12,9 +12,9 @@ from pathlib import Path
 
 import numpy as np
 
+from recbole_mars.data.files import write_whole
 from recbole_mars.experiments import figures, tables
 from recbole_mars.experiments.comparison import ComparisonData, RunCurves
-from recbole_mars.experiments.files import write_whole
 
 __all__ = ["write_report"]
 

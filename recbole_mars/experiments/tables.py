@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from recbole_mars.data.plain_table import plain_table
 from recbole_mars.evaluation import PairedResult, rela_impr
 from recbole_mars.experiments.comparison import Gains, RunCurves, model_names
 
@@ -43,13 +44,7 @@ class Estimate(NamedTuple):
 
 def side_by_side(runs: Sequence[RunCurves], gains: Gains) -> str:
     """The comparison as plain text, at most 100 columns wide for names of up to 10 letters."""
-    header, rows = comparison_rows(runs, gains)
-    lines = [header, *rows]
-    widths = [max(len(line[column]) for line in lines) for column in range(len(header))]
-    lines.insert(1, ["-" * width for width in widths])
-    return "\n".join(
-        "  ".join(cell.ljust(width) for cell, width in zip(line, widths)).rstrip() for line in lines
-    )
+    return plain_table(*comparison_rows(runs, gains))
 
 
 def markdown_table(rows: Sequence[Sequence[str]], header: Sequence[str]) -> str:

@@ -12,9 +12,8 @@ from typing import Any
 
 import yaml
 
-from recbole_mars.features.build import build_image_features, build_text_features, item_texts
+from recbole_mars.features.build import build_image_features, build_text_features
 from recbole_mars.features.catalogue.catalogue_file import read_catalogue
-from recbole_mars.features.catalogue.image import find_images
 from recbole_mars.features.neighbours_page import write_neighbours_page
 from recbole_mars.features.report import describe_built, side_by_side
 from recbole_mars.features.settings import FeatureSettings
@@ -136,11 +135,9 @@ def _run(given: argparse.Namespace) -> str:
     done = {kind: one for kind, one in built.items() if one.result is not None}
     lines = []
     if done:
-        texts = item_texts(columns, settings) if names else None
-        images = None
-        if settings.image_dir is not None:
-            images = find_images(ids, settings.image_dir, settings.image_list)
         stores = {kind: one.store for kind, one in done.items()}
+        texts = built["text"].inputs if "text" in built else None
+        images = built["image"].inputs if "image" in built else None
         page = write_neighbours_page(output / "neighbours.html", stores, texts, images)
         lines.append(side_by_side({kind: describe_built(one) for kind, one in done.items()}))
         lines.append(f"\nSee {page}: items beside those that are nearest by these features.")

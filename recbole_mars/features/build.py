@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 from recbole_mars.features.catalogue.image import find_images
 from recbole_mars.features.catalogue.joining import join_text
@@ -19,7 +21,7 @@ from recbole_mars.features.stores.reduced import reduce_store
 from recbole_mars.features.stores.store import MANIFEST, FeatureStore
 from recbole_mars.features.stores.writer import check_target, put_in_place, restore_replaced
 
-__all__ = ["Built", "build_image_features", "build_text_features", "item_texts"]
+__all__ = ["Built", "build_image_features", "build_text_features"]
 
 
 @dataclass(frozen=True)
@@ -27,11 +29,13 @@ class Built:
     """What was made, and how.
 
     extraction: the encoder's vectors. result: the store to use, which may hold their principal
-    components; None while other jobs that share the work have not finished.
+    components; None while other jobs that share the work have not finished. inputs: n texts, or
+    the picture files by item id.
     """
 
     extraction: Extraction
     result: FeatureStore | None
+    inputs: Any
 
     @property
     def store(self) -> FeatureStore:
@@ -39,7 +43,7 @@ class Built:
         return self.result or self.extraction.store
 
 
-def item_texts(columns: Mapping[str, Sequence[str]], settings: FeatureSettings) -> list[str]:
+def _item_texts(columns: Mapping[str, Sequence[str]], settings: FeatureSettings) -> list[str]:
     """The text of each item, as the settings make it of its columns; '' for none."""
     if settings.text_prompt is not None:
         return PromptTemplate(settings.text_prompt).render(columns)
@@ -64,21 +68,9 @@ def build_text_features(
 
     Raises ValueError as `extract_text` and `PromptTemplate` do.
     """
-    texts = item_texts(columns, settings)
-    with _errors_name_settings("text"):
-        encoder = settings.make_text_encoder()
-        encoder.settings()  # fails before anything is moved
-        full, dtype = _full(folder, full_folder, settings.text_width, settings.feature_dtype)
-        extraction = extract_text(
-            ids,
-            texts,
-            encoder,
-            full,
-            dtype=dtype,
-            execution=settings.execution(settings.text_batch_size, shard),
-            progress=progress,
-        )
-        return _reduced(extraction, Path(folder), settings.text_width, settings)
+    texts = _item_texts(columns, settings)
+    extract = partial(extract_text, ids, texts, progress=progress)
+    return _build("text", settings, folder, full_folder, shard, extract, texts)
 
 
 def build_image_features(
@@ -99,21 +91,38 @@ def build_image_features(
     Raises ValueError as `find_images` and `extract_images` do.
     """
     images = find_images(ids, image_dir, settings.image_list)
-    with _errors_name_settings("image"):
-        encoder = settings.make_image_encoder()
+    share = settings.max_broken_images
+    extract = partial(extract_images, ids, images, max_broken_share=share, progress=progress)
+    return _build("image", settings, folder, full_folder, shard, extract, images)
+
+
+def _build(
+    kind: str,
+    settings: FeatureSettings,
+    folder: str | Path,
+    full_folder: str | Path | None,
+    shard: tuple[int, int] | None,
+    extract: Callable[..., Extraction],
+    inputs: Any,
+) -> Built:
+    width = getattr(settings, f"{kind}_width")
+    with _errors_name_settings(kind):
+        execution = settings.execution(getattr(settings, f"{kind}_batch_size"), shard)
+        encoder: Any
+        encoder = settings.make_text_encoder() if kind == "text" else settings.make_image_encoder()
         encoder.settings()  # fails before anything is moved
-        full, dtype = _full(folder, full_folder, settings.image_width, settings.feature_dtype)
-        extraction = extract_images(
-            ids,
-            images,
-            encoder,
-            full,
-            max_broken_share=settings.max_broken_images,
-            dtype=dtype,
-            execution=settings.execution(settings.image_batch_size, shard),
-            progress=progress,
-        )
-        return _reduced(extraction, Path(folder), settings.image_width, settings)
+        full, dtype = _full(folder, full_folder, width, settings.feature_dtype)
+        extraction = extract(encoder, full, dtype=dtype, execution=execution)
+        result = extraction.result
+        if width is not None and result is not None:
+            result = reduce_store(
+                result,
+                folder,
+                width,
+                whiten=settings.feature_whiten,
+                dtype=settings.feature_dtype,
+            )
+        return Built(extraction, result, inputs)
 
 
 def _full(
@@ -147,18 +156,6 @@ def _is_reduced(folder: Path) -> bool | None:
         return "reduction" in json.loads((folder / MANIFEST).read_bytes())["settings"]
     except (OSError, ValueError, KeyError, TypeError):
         return None
-
-
-def _reduced(
-    extraction: Extraction, folder: Path, width: int | None, settings: FeatureSettings
-) -> Built:
-    if width is None or extraction.result is None:
-        return Built(extraction, extraction.result)
-    dtype = settings.feature_dtype
-    whiten = settings.feature_whiten
-    return Built(
-        extraction, reduce_store(extraction.store, folder, width, whiten=whiten, dtype=dtype)
-    )
 
 
 @contextmanager

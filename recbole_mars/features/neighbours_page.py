@@ -9,12 +9,12 @@ from __future__ import annotations
 import base64
 import html
 import io
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 
+from recbole_mars.data.files import write_whole
 from recbole_mars.features.catalogue.image import load_image
 from recbole_mars.features.stores.table import FeatureTable
 
@@ -87,12 +87,7 @@ def write_neighbours_page(
         f"<p>Each row: an item, drawn at random, and the items nearest to it by the cosine of "
         f"their features. Alike items should stand together.</p>{''.join(sections)}</html>\n"
     )
-    fresh = file.with_name(f".{file.name}.{os.getpid()}")
-    try:
-        fresh.write_bytes(page.encode("utf-8", "replace"))
-        fresh.replace(file)
-    finally:
-        fresh.unlink(missing_ok=True)
+    write_whole(file, page, errors="replace")  # a cut emoji in a title is no reason to fail
     return file
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from recbole_mars.data.plain_table import plain_table
 from recbole_mars.features.build import Built
 from recbole_mars.features.stores.store import FeatureStore
 
@@ -53,13 +54,8 @@ def describe_built(built: Built) -> list[tuple[str, str]]:
 def side_by_side(columns: Mapping[str, Sequence[tuple[str, str]]]) -> str:
     """Tables of names and values as one, a column each, under their titles."""
     names = list(dict.fromkeys(name for rows in columns.values() for name, _ in rows))
-    lines = [["", *columns]]
-    for name in names:
-        lines.append([name, *(dict(rows).get(name, "-") for rows in columns.values())])
-    widths = [max(map(len, column)) for column in zip(*lines)]
-    lines.insert(1, ["-" * width for width in widths])
-    padded = ("  ".join(text.ljust(w) for text, w in zip(line, widths)) for line in lines)
-    return "\n".join(line.rstrip() for line in padded)
+    lines = [[name, *(dict(rows).get(name, "-") for rows in columns.values())] for name in names]
+    return plain_table(["", *columns], lines)
 
 
 def _width(store: FeatureStore) -> str:

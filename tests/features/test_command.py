@@ -15,7 +15,7 @@ import pytest
 from PIL import Image
 from tiny_text import SENTENCES
 
-from recbole_mars.features import FeatureStore, ImageEncoder, TextEncoder
+from recbole_mars.features import FeatureStore
 from recbole_mars.features.__main__ import main
 
 ROWS = [f"{k:03},Film {k},{1980 + k},{'A plot.' if k % 3 else ''}" for k in range(30)]
@@ -285,8 +285,3 @@ def test_in_a_process_of_its_own(here) -> None:
     )
     assert done.returncode == 0, done.stderr
     assert "with features" in done.stdout
-
-
-def test_encoders_are_public() -> None:
-    assert TextEncoder.name == "text_model"
-    assert ImageEncoder.name == "image_model"

@@ -91,7 +91,7 @@ def test_another_encoder_leaves_the_first_ones_features(tiny, keys, caplog) -> N
 
 def test_int8_and_fewer_dimensions(tiny, keys) -> None:
     more = {"feature_dtype": "int8", "text_width": 6, "feature_whiten": True}
-    assert 0 <= run({**tiny, **keys}, **more) <= 1
+    run({**tiny, **keys}, **more)
     text = made("text-bert-????????-6-white")
     assert (text.dimensions, text.manifest["dtype"]) == (6, "int8")
     assert made("text-bert-????????").dimensions > 6
@@ -131,7 +131,8 @@ def test_the_papers_configuration_with_tiny_models(tiny, models, world) -> None:
         text_dtype="float32",
         image_dtype="float32",
     )
-    assert 0 <= run({**tiny, **paper, "text_fields": None}) <= 1
+    run({**tiny, **paper, "text_fields": None})
+    assert made("text-llama-*").present.all()
     image = made("image-qwen-*")
     assert image.manifest["provenance"]["model"] == models["qwen"]
     assert image.present.sum() == len(list(Path(tiny["image_dir"]).glob("*.png")))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import re
 from collections.abc import Sequence
@@ -12,6 +11,8 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from huggingface_hub import snapshot_download
+
+from recbole_mars.data.files import sha256_of_file
 
 __all__ = ["ModelFolder", "fetch_model"]
 
@@ -216,8 +217,4 @@ def _sha256(path: Path) -> str:
     target = path.resolve().name
     if path.is_symlink() and re.fullmatch(r"[0-9a-f]{64}", target):
         return target
-    digest = hashlib.sha256()
-    with open(path, "rb") as file:
-        for block in iter(lambda: file.read(1 << 20), b""):
-            digest.update(block)
-    return digest.hexdigest()
+    return sha256_of_file(path)

@@ -80,7 +80,7 @@ def _encode(
     except RuntimeError as error:
         if not _is_out_of_memory(error):
             raise
-        too_large = str(error)
+        too_large = str(error) or type(error).__name__
     if too_large:  # only now: the error holds the memory of the failed step
         del prepared
         torch.cuda.empty_cache()

@@ -23,6 +23,8 @@ from pathlib import Path
 
 import numpy as np
 
+from recbole_mars.data.files import write_whole
+
 __all__ = ["Part", "PartsFolder", "find_digests", "merge_parts"]
 
 logger = logging.getLogger(__name__)
@@ -124,20 +126,13 @@ class PartsFolder:
         """Keep a batch, or a whole shard, in which case its batches go."""
         self.path.mkdir(parents=True, exist_ok=True)
         path = self.file(plan, shard, batch)
-        unfinished = path.with_name(f".{path.name}.{os.getpid()}.writing")
+        content = io.BytesIO()
+        np.savez(content, **vars(part))
         try:
-            content = io.BytesIO()
-            np.savez(content, **vars(part))
-            with open(unfinished, "wb") as file:
-                file.write(content.getbuffer())
-                file.flush()
-                os.fsync(file.fileno())
-            unfinished.replace(path)
+            write_whole(path, content.getbuffer(), durable=True)
         except OSError as error:
             reason = os.strerror(error.errno) if error.errno else str(error)
             raise OSError(error.errno, f"cannot write, {reason}", str(path)) from error
-        finally:
-            unfinished.unlink(missing_ok=True)
         if batch is None:
             for leftover in self.path.glob(f"{plan}-{shard:07}-*.npz"):  # no wildcard in a plan
                 leftover.unlink(missing_ok=True)

@@ -30,8 +30,7 @@ class Work:
 
     store: what the target folder holds, if its vectors are of use, else None. precision: of the
     parts, "float16" or "float32". on_broken: told why inputs do not decode, all so far; it may
-    raise.
-    is_written: whether the store that is wanted stands in the folder, by another process.
+    raise. is_written: whether the store that is wanted stands in the folder, by another process.
 
     encoded, seconds: inputs that this run encoded and the time that it took, the loading of the
     model not included.
@@ -189,9 +188,8 @@ class Work:
             time.sleep(0.1)
 
     def _run_on_cluster(self, shards: list[int], advance: Callable[[int], Any]) -> None:
-        from recbole_mars.features.extraction.cluster import (
-            encode_on_cluster,  # Ray takes a second to load
-        )
+        # Not above: Ray takes a second to load.
+        from recbole_mars.features.extraction.cluster import encode_on_cluster
 
         jobs = ((k, self._batches(k)) for k in shards)
         for shard, part in encode_on_cluster(self._encoder, jobs, self._precision, self._execution):

@@ -5,13 +5,15 @@ D: width of the features. W: width after reduction. n: items.
 
 from __future__ import annotations
 
+import io
 import logging
-import os
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+
+from recbole_mars.data.files import write_whole
 
 __all__ = ["Projection"]
 
@@ -124,20 +126,16 @@ class Projection:
         """Write projection.npz into a folder, made if need be, and return its path."""
         path = Path(folder) / FILE
         path.parent.mkdir(parents=True, exist_ok=True)
-        fresh = path.with_name(f".{FILE}.{os.getpid()}")
-        try:
-            with open(fresh, "wb") as file:
-                np.savez(
-                    file,
-                    mean=self.mean,
-                    components=self.components,
-                    variances=self.variances,
-                    total_variance=np.float64(self.total_variance),
-                    whiten=np.bool_(self.whiten),
-                )
-            os.replace(fresh, path)
-        finally:
-            fresh.unlink(missing_ok=True)
+        content = io.BytesIO()
+        np.savez(
+            content,
+            mean=self.mean,
+            components=self.components,
+            variances=self.variances,
+            total_variance=np.float64(self.total_variance),
+            whiten=np.bool_(self.whiten),
+        )
+        write_whole(path, content.getbuffer())
         return path
 
     @classmethod

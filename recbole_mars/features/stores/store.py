@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from recbole_mars.data.files import sha256_of_file
 from recbole_mars.features.stores.scaled_matrix import ScaledMatrix
 from recbole_mars.features.stores.table import FeatureTable
 
@@ -144,8 +144,4 @@ def _read_manifest(folder: Path) -> dict[str, Any]:
 
 def describe_file(path: Path) -> dict[str, Any]:
     """Size and checksum of a file, as the manifest says them."""
-    digest = hashlib.sha256()
-    with open(path, "rb") as file:
-        for block in iter(lambda: file.read(1 << 20), b""):
-            digest.update(block)
-    return {"bytes": path.stat().st_size, "sha256": digest.hexdigest()}
+    return {"bytes": path.stat().st_size, "sha256": sha256_of_file(path)}

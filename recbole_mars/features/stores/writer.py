@@ -43,8 +43,9 @@ class StoreWriter:
     """Writes a store of n items piece by piece; the matrix never has to be in memory.
 
     Used in a `with` statement: `put` rows, then `commit`. The files are written next to `folder`
-    and moved there together: a kill leaves the old store, none, or the new one, and what else it
-    leaves goes with the next write. Writers wait for each other by a lock file next to `folder`.
+    and moved there together: a kill leaves the old store or the new one, in its place or where
+    `restore_replaced` finds it, and what else it leaves goes with the next write. Writers wait for
+    each other by a lock file next to `folder`.
 
     present: (n,) bool, the rows that have been put and are not all zeros. varied: whether two of
     those differ.
