@@ -7,13 +7,29 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from recbole_mars.ctr.layers import FieldEmbedding, TargetAttention, distinct, mlp
+from recbole_mars.ctr.weighted_sum import weighted_sum
 
-__all__ = ["DIN", "DINSettings"]
+__all__ = ["DIN", "DINSettings", "History"]
+
+
+class History(NamedTuple):
+    """What a batch's users did before.
+
+    items: (B, L) ids. mask: (B, L) bool, True = real. labels: (B, L) 0 or 1, needed with the
+    setting history_labels. borrowed: (B,) how many of the first behaviours come from other users,
+    needed with mark_borrowed.
+    """
+
+    items: Tensor
+    mask: Tensor
+    labels: Tensor | None = None
+    borrowed: Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -84,58 +100,104 @@ class DIN(nn.Module):
         history_labels: Tensor | None = None,
         borrowed: Tensor | None = None,
     ) -> Tensor:
-        """history: (B, L) item ids. history_mask: (B, L) bool, True = real. target_item: (B,).
+        """history, history_mask, history_labels, borrowed: see History. target_item: (B,).
 
-        user: (B,) ids, needed if the model has user features. history_labels: (B, L) 0 or 1,
-        needed with the setting of that name. borrowed: (B,) how many of the first behaviours
-        come from other users. Returns logits (B,).
+        user: (B,) ids, needed if the model has user features. Returns logits (B,).
         """
-        if self.label_embedding is not None and history_labels is None:
-            raise ValueError("history_labels must be given: the model was built with them")
-        if self.borrowed_embedding is not None and borrowed is None:
-            raise ValueError("borrowed must be given: the model was built to mark it")
-        lengths = history_mask.sum(1)
+        past = History(history, history_mask, history_labels, borrowed)
+        return self.logits(*self.interest(past, target_item), user)
+
+    def interest(self, history: History, target_item: Tensor) -> tuple[Tensor, Tensor]:
+        """Each user's interest in the target (DIN, eq. 3) and the target's vector, both (B, D)."""
+        self._check_given(history)
         # All vectors are made once, however often a batch holds them.
-        places, vectors = self.items.distinct(torch.cat([history[history_mask], target_item]))
+        places, vectors = self.items.distinct(torch.cat([history.items[history.mask], target_item]))
         behaviour_of, target_of = places.split([len(places) - len(target_item), len(target_item)])
+        behaviours, behaviour_of = self._mark(vectors, behaviour_of, history)
+        return self._attend(vectors, target_of, behaviours, behaviour_of, history.mask.sum(1))
+
+    def logits(self, interest: Tensor, target: Tensor, user: Tensor | None = None) -> Tensor:
+        """The final network. interest, target: (B, D). user: (B,) ids. Returns logits (B,)."""
+        return self.decide(interest, target, self.user_vectors(user))
+
+    def user_vectors(self, user: Tensor | None) -> Tensor | None:
+        """The user's own features, (B, U); None for a model without."""
+        if self.users is None:
+            return None
+        if user is None:
+            raise ValueError("user must be given: the model was built with user features")
+        return self.users(user)
+
+    def decide(self, interest: Tensor, target: Tensor, users: Tensor | None) -> Tensor:
+        """The final network on vectors. interest, target: (B, D). users: (B, U). Returns (B,)."""
+        parts = [interest, target, interest * target]
+        if users is not None:
+            parts.append(users)
+        return self.score(self.dnn(torch.cat(parts, dim=1))).squeeze(1)
+
+    def behaviours(self, history: History) -> tuple[Tensor, Tensor]:
+        """Vectors of the real behaviours as the attention reads them, packed by sample.
+
+        Returns the distinct ones (K, D), and which of them each behaviour is, (M,).
+        """
+        self._check_given(history)
+        places, vectors = self.items.distinct(history.items[history.mask])
+        return self._mark(vectors, places, history)
+
+    def pooled(self, history: History) -> Tensor:
+        """Mean of the behaviours' vectors, whatever the target: (B, D), zeros for no behaviour."""
+        behaviours, behaviour_of = self.behaviours(history)
+        lengths = history.mask.sum(1)
+        samples = torch.arange(len(lengths), device=lengths.device)
+        sample_of = samples.repeat_interleave(lengths, output_size=len(behaviour_of))
+        shares = (1 / lengths.clamp(min=1).to(behaviours.dtype))[sample_of]
+        return weighted_sum(shares, behaviours, behaviour_of, sample_of, len(lengths))
+
+    def attend(
+        self, target_item: Tensor, behaviours: Tensor, behaviour_of: Tensor, lengths: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """As interest, from behaviours of any origin; see TargetAttention for their form."""
+        target_of, vectors = self.items.distinct(target_item)
+        return self._attend(vectors, target_of, behaviours, behaviour_of, lengths)
+
+    def _attend(
+        self,
+        vectors: Tensor,
+        target_of: Tensor,
+        behaviours: Tensor,
+        behaviour_of: Tensor,
+        lengths: Tensor,
+    ) -> tuple[Tensor, Tensor]:
         asked, target_of = torch.unique(target_of, return_inverse=True)
         targets = vectors[asked]
-        behaviours, behaviour_of = self._mark(
-            vectors, behaviour_of, history_mask, history_labels, borrowed
-        )
         device = targets.device.type
         enabled = self.settings.precision == "bfloat16" or torch.is_autocast_enabled(device)
         dtype = torch.bfloat16 if self.settings.precision == "bfloat16" else None
         with torch.autocast(device, dtype, enabled):
             interest = self.attention(targets, behaviours, target_of, behaviour_of, lengths)
-        target = targets[target_of]
-        parts = [interest, target, interest * target]
-        if self.users is not None:
-            if user is None:
-                raise ValueError("user must be given: the model was built with user features")
-            parts.append(self.users(user))
-        return self.score(self.dnn(torch.cat(parts, dim=1))).squeeze(1)
+        return interest, targets[target_of]
+
+    def _check_given(self, history: History) -> None:
+        if self.label_embedding is not None and history.labels is None:
+            raise ValueError("history_labels must be given: the model was built with them")
+        if self.borrowed_embedding is not None and history.borrowed is None:
+            raise ValueError("borrowed must be given: the model was built to mark it")
 
     def _mark(
-        self,
-        vectors: Tensor,
-        behaviour_of: Tensor,
-        history_mask: Tensor,
-        history_labels: Tensor | None,
-        borrowed: Tensor | None,
+        self, vectors: Tensor, behaviour_of: Tensor, history: History
     ) -> tuple[Tensor, Tensor]:
         """Add labels and origins to item vectors: one row for each case that may occur.
 
         vectors: (N, D). behaviour_of: (M,). Returns behaviours (K, D) and behaviour_of (M,).
         """
         tables, cases = [], []
-        if self.label_embedding is not None and history_labels is not None:
+        if self.label_embedding is not None and history.labels is not None:
             tables.append(self.label_embedding.weight)
-            cases.append(history_labels[history_mask].long())
-        if self.borrowed_embedding is not None and borrowed is not None:
-            position = torch.arange(history_mask.shape[1], device=borrowed.device)
+            cases.append(history.labels[history.mask].long())
+        if self.borrowed_embedding is not None and history.borrowed is not None:
+            position = torch.arange(history.mask.shape[1], device=history.borrowed.device)
             tables.append(self.borrowed_embedding.weight)
-            cases.append((position < borrowed.unsqueeze(1))[history_mask].long())
+            cases.append((position < history.borrowed.unsqueeze(1))[history.mask].long())
         behaviours = vectors
         for table, case in zip(tables, cases):
             code, behaviour_of = distinct(

@@ -2,7 +2,15 @@ import pytest
 import torch
 from torch import nn
 
-from recbole_mars.ctr import DIN, Dice, DINSettings, FieldEmbedding, TargetAttention, mlp
+from recbole_mars.ctr import (
+    DIN,
+    Dice,
+    DINSettings,
+    FieldEmbedding,
+    History,
+    TargetAttention,
+    mlp,
+)
 
 N_ITEMS = 30
 
@@ -169,6 +177,36 @@ def test_every_parameter_learns():
     model = make_din(history_labels=True, mark_borrowed=True).train()
     model(**batch()).sum().backward()
     assert not [name for name, p in model.named_parameters() if p.grad is None or not p.grad.any()]
+
+
+@pytest.mark.parametrize("softmax", [False, True])
+def test_the_parts_of_forward_give_its_logits(softmax):
+    model = make_din(history_labels=True, attention_softmax=softmax, mark_borrowed=True)
+    inputs = batch()
+    history = History(
+        *(inputs[f] for f in ("history", "history_mask", "history_labels", "borrowed"))
+    )
+    interest, target = model.interest(history, inputs["target_item"])
+    assert torch.equal(model.logits(interest, target, inputs["user"]), model(**inputs))
+    torch.testing.assert_close(target, model.items(inputs["target_item"]))
+    behaviours = model.behaviours(history)
+    lengths = history.mask.sum(1)
+    again, same_target = model.attend(inputs["target_item"], *behaviours, lengths)
+    torch.testing.assert_close(again, interest)
+    torch.testing.assert_close(same_target, target)
+
+
+def test_pooled_is_the_mean_of_the_behaviours():
+    model, inputs = make_din(history_labels=True, mark_borrowed=True), batch()
+    history = History(
+        *(inputs[f] for f in ("history", "history_mask", "history_labels", "borrowed"))
+    )
+    pooled = model.pooled(history)
+    for i, length in enumerate(history.mask.sum(1).tolist()):
+        labels = model.label_embedding(history.labels[i, :length])
+        origin = (torch.arange(length) < history.borrowed[i]).long()
+        read = model.items(history.items[i, :length]) + labels + model.borrowed_embedding(origin)
+        torch.testing.assert_close(pooled[i], read.sum(0) / max(1, length))
 
 
 def test_bad_input_is_refused():
