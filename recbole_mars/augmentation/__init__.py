@@ -1,6 +1,18 @@
-"""Longer histories: behaviours added to a user's own before a CTR model reads them."""
+"""Histories changed before a CTR model reads them: made longer, or perturbed in training."""
 
 from recbole_mars.augmentation.base import Augmenter, NoAugmenter, keep_latest, prepend
+from recbole_mars.augmentation.correlated import SimilarRows, most_correlated_items
+from recbole_mars.augmentation.draws import substream, uniforms
+from recbole_mars.augmentation.item_rows import ItemRows
+from recbole_mars.augmentation.operators import (
+    Crop,
+    Insert,
+    Mask,
+    OneOf,
+    Operator,
+    Reorder,
+    Substitute,
+)
 from recbole_mars.augmentation.prefixes import PrefixTable
 from recbole_mars.augmentation.retrieved import (
     RetrievalSettings,
@@ -18,15 +30,27 @@ from recbole_mars.augmentation.strategies import (
 __all__ = [
     "STRATEGIES",
     "Augmenter",
+    "Crop",
+    "Insert",
+    "ItemRows",
+    "Mask",
     "NoAugmenter",
+    "OneOf",
+    "Operator",
     "PrefixTable",
+    "Reorder",
     "RetrievalSettings",
     "RetrievedAugmenter",
+    "SimilarRows",
+    "Substitute",
     "build_prefixes",
     "dynamic_programming",
     "filtered",
     "keep_latest",
+    "most_correlated_items",
     "most_similar",
     "prepend",
+    "substream",
     "top_k",
+    "uniforms",
 ]
