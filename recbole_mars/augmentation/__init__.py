@@ -26,10 +26,12 @@ from recbole_mars.augmentation.strategies import (
     most_similar,
     top_k,
 )
+from recbole_mars.augmentation.views import ByLength, View, ViewAugmenter, basrec, cl4srec, coserec
 
 __all__ = [
     "STRATEGIES",
     "Augmenter",
+    "ByLength",
     "Crop",
     "Insert",
     "ItemRows",
@@ -43,7 +45,12 @@ __all__ = [
     "RetrievedAugmenter",
     "SimilarRows",
     "Substitute",
+    "View",
+    "ViewAugmenter",
+    "basrec",
     "build_prefixes",
+    "cl4srec",
+    "coserec",
     "dynamic_programming",
     "filtered",
     "keep_latest",

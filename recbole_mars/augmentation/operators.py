@@ -245,8 +245,7 @@ class OneOf(Operator):
         epoch: int,
         stream: int,
     ) -> tuple[np.ndarray, np.ndarray]:
-        draw = uniforms(seed, epoch, rows, stream, 1)[:, 0]
-        chosen = (draw * len(self.operators)).astype(np.int64)
+        chosen = self.choices(rows, lengths, seed, epoch, stream)
         changed = np.full((len(rows), max_length), -1, dtype=np.int64)
         changed_lengths = np.zeros(len(rows), dtype=np.int64)
         for number, operator in enumerate(self.operators):
@@ -263,6 +262,13 @@ class OneOf(Operator):
             changed[mine, : part.shape[1]] = part
             changed_lengths[mine] = part_lengths
         return changed[:, : int(changed_lengths.max(initial=0))], changed_lengths
+
+    def choices(
+        self, rows: np.ndarray, lengths: np.ndarray, seed: int, epoch: int, stream: int
+    ) -> np.ndarray:
+        """Which of the operators each target has in apply with the same arguments, (B,)."""
+        draw = uniforms(seed, epoch, rows, stream, 1)[:, 0]
+        return (draw * len(self.operators)).astype(np.int64)
 
     def fingerprint(self) -> str:
         names = " ".join(operator.fingerprint() for operator in self.operators)

@@ -21,10 +21,18 @@ from recbole.utils import InputType
 
 from recbole_mars.alignment import AlignmentSettings, TrainingSettings
 from recbole_mars.augmentation import RetrievalSettings
-from recbole_mars.ctr import DINSettings
+from recbole_mars.ctr import (
+    ContrastiveObjective,
+    ContrastiveSettings,
+    DINSettings,
+    MixupObjective,
+    MixupSettings,
+    Objective,
+)
 from recbole_mars.features import FeatureSettings
 
 __all__ = [
+    "OBJECTIVES",
     "OUR_MODELS",
     "alignment_settings",
     "asks_for_us",
@@ -37,10 +45,12 @@ __all__ = [
     "option_keys",
     "properties_folder",
     "retrieval_settings",
+    "training_objective",
     "training_settings",
 ]
 
 OUR_MODELS = ("MARS", "MARSAlign")
+OBJECTIVES = ("cl4srec", "coserec", "basrec")  # augmentations that add a loss to MARS's
 
 _T = TypeVar("_T")
 
@@ -203,6 +213,18 @@ _DIN = {
     "history_labels": "history_labels",
 }
 
+_CONTRASTIVE = {
+    "weight": "mars_contrast_weight",
+    "temperature": "mars_contrast_temperature",
+    "representation": "mars_contrast_representation",
+}
+_MIXUP = {
+    "single_weight": "mars_basrec_single_weight",
+    "cross_weight": "mars_basrec_cross_weight",
+    "alpha": "mars_basrec_alpha",
+    "reweight": "mars_basrec_reweight",
+}
+
 
 def _build(kind: Callable[..., _T], keys: Mapping[str, str], config: Config, **others: Any) -> _T:
     """Make settings from the configuration; an error names the configuration's key."""
@@ -245,3 +267,21 @@ def din_settings(config: Config) -> DINSettings:
     """Stage 2's CTR model."""
     marked = config["mars_mark_borrowed"] and config["augmentation"] != "none"
     return _build(DINSettings, _DIN, config, mark_borrowed=marked)
+
+
+def training_objective(config: Config) -> Objective | None:
+    """The loss that the augmentation adds to the CTR model's; None for those that add none.
+
+    Raises ValueError for settings out of range, and in a distributed run.
+    """
+    name = config["augmentation"]
+    if name not in OBJECTIVES:
+        return None
+    if not config["single_spec"]:
+        raise ValueError(
+            f"augmentation {name} compares the rows of a whole batch, which several processes "
+            "share out; take nproc 1"
+        )
+    if name == "basrec":
+        return MixupObjective(_build(MixupSettings, _MIXUP, config))
+    return ContrastiveObjective(_build(ContrastiveSettings, _CONTRASTIVE, config))

@@ -26,7 +26,9 @@ from recbole_mars.plugin.splits import VectorizedSplits
 __all__ = [
     "AUGMENTERS",
     "BORROWED_FIELD",
+    "RATE_FIELD",
     "ROW_FIELD",
+    "VIEW_PREFIXES",
     "CTRDataset",
     "DIENMultimodalDataset",
     "MultimodalDataset",
@@ -34,6 +36,8 @@ __all__ = [
 
 ROW_FIELD = "log_row"  # the target's row in the interaction log
 BORROWED_FIELD = "borrowed_length"  # behaviours at the head of the history that a donor gave
+VIEW_PREFIXES = ("view_1_", "view_2_")  # of the fields of augmented views, in training only
+RATE_FIELD = "rate"  # the share of a view's behaviours that were to be changed
 AUGMENTERS: dict[str, Callable[[MultimodalDataset, Config], Augmenter]] = {}  # by name
 
 
@@ -194,6 +198,17 @@ class MultimodalDataset(KeptPreparation, FlatReading, VectorizedSplits, Sequenti
             batch[list_name] = self.histories.read(name, positions)
         if self.lean:
             batch[BORROWED_FIELD] = borrowed
+            if self.phase == TRAIN:
+                self._add_views(batch, positions, lengths)
+
+    def _add_views(self, batch: Interaction, positions: np.ndarray, lengths: torch.Tensor) -> None:
+        rows = batch[ROW_FIELD].numpy()
+        views = self.histories.views(rows, positions, lengths.numpy(), self.max_item_list_len)
+        for prefix, view in zip(VIEW_PREFIXES, views):
+            batch[prefix + self.item_list_length_field] = torch.from_numpy(view.lengths)
+            batch[prefix + RATE_FIELD] = torch.from_numpy(view.rates)
+            for name, list_name in self._list_fields().items():
+                batch[prefix + list_name] = self.histories.read(name, view.histories)
 
     def _trims(self) -> bool:
         """Whether lists may be as wide as their batch only: RecBole joins the batches of several

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from recbole_mars.augmentation import Augmenter
+from recbole_mars.augmentation import Augmenter, View, ViewAugmenter
 from recbole_mars.data import TEST, TRAIN, VALID, HistoryIndex, InteractionLog
 
 __all__ = ["PHASE_NAMES", "Histories", "phases_of_first_rows"]
@@ -21,6 +21,7 @@ class Histories:
         self.index: HistoryIndex
         self.columns: dict[str, torch.Tensor] = {}
         self.augmenter: Augmenter | None = None
+        self.epoch = 0  # of training; what is drawn at random differs from epoch to epoch
 
     def set_log(
         self, log: InteractionLog, columns: dict[str, torch.Tensor], index: HistoryIndex
@@ -49,9 +50,21 @@ class Histories:
             positions, lengths = self.augmenter.augment(
                 rows, positions, own, max_length, PHASE_NAMES[phase]
             )
-        if positions.shape[1] == 0:  # nobody has a history: one padded place keeps shapes simple
-            positions = np.full((len(rows), 1), -1, dtype=np.int64)
-        return positions, torch.from_numpy(lengths), torch.from_numpy(lengths - own)
+        return _not_empty(positions), torch.from_numpy(lengths), torch.from_numpy(lengths - own)
+
+    def views(
+        self, rows: np.ndarray, positions: np.ndarray, lengths: np.ndarray, max_length: int
+    ) -> tuple[View, ...]:
+        """Two augmented views of training histories, none if the augmenter gives none."""
+        if not isinstance(self.augmenter, ViewAugmenter):
+            return ()
+        views = self.augmenter.views(rows, positions, lengths, max_length, self.epoch)
+        return tuple(view._replace(histories=_not_empty(view.histories)) for view in views or ())
+
+
+def _not_empty(positions: np.ndarray) -> np.ndarray:
+    """Where nobody has a history, one padded place: it keeps shapes simple."""
+    return positions if positions.shape[1] else np.full((len(positions), 1), -1, dtype=np.int64)
 
 
 def phases_of_first_rows(log: InteractionLog, phases: np.ndarray) -> np.ndarray:

@@ -15,9 +15,14 @@ from recbole.utils import FeatureType, InputType
 from torch import Tensor, nn
 
 from recbole_mars.alignment import AlignmentExport, export_embeddings
-from recbole_mars.ctr import DIN, FieldEmbedding
-from recbole_mars.plugin.config import din_settings
-from recbole_mars.plugin.dataset import BORROWED_FIELD, MultimodalDataset
+from recbole_mars.ctr import DIN, FieldEmbedding, History, TrainingBatch
+from recbole_mars.plugin.config import din_settings, training_objective
+from recbole_mars.plugin.dataset import (
+    BORROWED_FIELD,
+    RATE_FIELD,
+    VIEW_PREFIXES,
+    MultimodalDataset,
+)
 from recbole_mars.plugin.stage_one import alignment_network
 
 __all__ = ["MARS", "MARSAlign"]
@@ -53,20 +58,16 @@ class _CTRModel(SequentialRecommender, ABC):
     def predict(self, interaction: Interaction) -> Tensor:
         return torch.sigmoid(self.logits(interaction))
 
-    def _labels(self, interaction: Interaction) -> Tensor | None:
-        return interaction[self.label_list_field] if self.history_labels else None
-
-    def _mask(self, interaction: Interaction) -> Tensor:
-        width = interaction[self.ITEM_SEQ].shape[1]
-        position = torch.arange(width, device=interaction[self.ITEM_SEQ].device)
-        return position < interaction[self.ITEM_SEQ_LEN].unsqueeze(1)
+    def _labels(self, interaction: Interaction, prefix: str = "") -> Tensor | None:
+        return interaction[prefix + self.label_list_field] if self.history_labels else None
 
 
 class MARS(_CTRModel):
     """MARS, stage 2: DIN over histories that borrow from similar high-active users.
 
     Stage 1 (alignment) and retrieval run before its first epoch, see MARSTrainer. With
-    augmentation: none it is our plain DIN.
+    augmentation: none it is our plain DIN; cl4srec, coserec and basrec add an objective to that
+    one's training.
     """
 
     def __init__(self, config: Config, dataset: MultimodalDataset) -> None:
@@ -79,6 +80,7 @@ class MARS(_CTRModel):
         if use_id or any(columns.values()):
             users = FieldEmbedding(dataset.user_num, size, use_id=use_id, **columns)
         self.din = DIN(items, users, din_settings(config))
+        self.objective = training_objective(config)
         if config["mars_precision"] == "bfloat16" and _lacks_bfloat16(config["device"]):
             self.logger.warning(
                 "mars_precision: bfloat16 is slower than float32 on this processor, which has no "
@@ -86,14 +88,40 @@ class MARS(_CTRModel):
             )
 
     def logits(self, interaction: Interaction) -> Tensor:
-        return self.din(
-            interaction[self.ITEM_SEQ],
-            self._mask(interaction),
+        return self._score(interaction)[0]
+
+    def calculate_loss(self, interaction: Interaction) -> Tensor:
+        labels = interaction[self.label_field].float()
+        logits, interest, target = self._score(interaction)
+        loss = self.loss(logits, labels)
+        # Without views in the epochs before an objective starts.
+        if self.objective is None or VIEW_PREFIXES[0] + self.ITEM_SEQ not in interaction:
+            return loss
+        first, second = VIEW_PREFIXES
+        batch = TrainingBatch(
+            self._history(interaction),
             interaction[self.ITEM_ID],
             interaction[self.USER_ID],
-            self._labels(interaction),
-            interaction[BORROWED_FIELD],
+            labels,
+            (self._history(interaction, first), self._history(interaction, second)),
+            (interaction[first + RATE_FIELD], interaction[second + RATE_FIELD]),
         )
+        return loss + self.objective(self.din, batch, interest, target)
+
+    def _score(self, interaction: Interaction) -> tuple[Tensor, Tensor, Tensor]:
+        """Logits (B,), and interest and target vectors (B, D)."""
+        history = self._history(interaction)
+        interest, target = self.din.interest(history, interaction[self.ITEM_ID])
+        return self.din.logits(interest, target, interaction[self.USER_ID]), interest, target
+
+    def _history(self, interaction: Interaction, prefix: str = "") -> History:
+        """The history of each sample, or one of its views; a view is marked as all its own."""
+        items = interaction[prefix + self.ITEM_SEQ]
+        lengths = interaction[prefix + self.ITEM_SEQ_LEN]
+        borrowed = torch.zeros_like(lengths) if prefix else interaction[BORROWED_FIELD]
+        position = torch.arange(items.shape[1], device=items.device)
+        mask = position < lengths.unsqueeze(1)
+        return History(items, mask, self._labels(interaction, prefix), borrowed)
 
 
 class MARSAlign(_CTRModel):
