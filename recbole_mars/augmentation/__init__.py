@@ -26,12 +26,23 @@ from recbole_mars.augmentation.strategies import (
     most_similar,
     top_k,
 )
-from recbole_mars.augmentation.views import ByLength, View, ViewAugmenter, basrec, cl4srec, coserec
+from recbole_mars.augmentation.views import (
+    BASRecSettings,
+    ByLength,
+    CoSeRecSettings,
+    View,
+    ViewAugmenter,
+    basrec,
+    cl4srec,
+    coserec,
+)
 
 __all__ = [
     "STRATEGIES",
     "Augmenter",
+    "BASRecSettings",
     "ByLength",
+    "CoSeRecSettings",
     "Crop",
     "Insert",
     "ItemRows",

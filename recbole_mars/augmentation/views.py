@@ -10,25 +10,42 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
 
 from recbole_mars.augmentation.base import Augmenter, keep_latest
 from recbole_mars.augmentation.correlated import SimilarRows
+from recbole_mars.augmentation.draws import substream
 from recbole_mars.augmentation.operators import (
-    Crop,
     Insert,
     Mask,
     OneOf,
     Operator,
     Reorder,
     Substitute,
+    check_share,
+)
+from recbole_mars.augmentation.perturbed import (
+    CMRSettings,
+    CMRSISettings,
+    cmr_operator,
+    cmrsi_operator,
 )
 
-__all__ = ["ByLength", "View", "ViewAugmenter", "basrec", "cl4srec", "coserec"]
+__all__ = [
+    "BASRecSettings",
+    "ByLength",
+    "CoSeRecSettings",
+    "View",
+    "ViewAugmenter",
+    "basrec",
+    "cl4srec",
+    "coserec",
+]
 
-_STREAMS = (1, 2)  # of the two views
+_STREAMS = (substream(0, 4), substream(0, 5))  # of the two views; 0 to 3 are other augmenters'
 
 
 class View(NamedTuple):
@@ -45,14 +62,12 @@ class ViewAugmenter(Augmenter):
     """Leaves histories as they are, and gives two views of each in training.
 
     operator: one of several for each view, drawn anew in each epoch. rates: of each of the
-    operators, or None. start: the first epoch with views. Raises ValueError if start < 0.
+    operators, or None. start: the first epoch with views.
     """
 
     def __init__(
         self, operator: OneOf, seed: int, rates: Sequence[float] | None = None, start: int = 0
     ) -> None:
-        if start < 0:
-            raise ValueError(f"start must be >= 0, got {start}; 0 gives views from the beginning")
         self.operator, self.seed, self.start = operator, seed, start
         self._rates = np.asarray(rates if rates else [0.0] * len(operator.operators))
 
@@ -96,14 +111,9 @@ class ViewAugmenter(Augmenter):
 
 
 class ByLength(OneOf):
-    """One operator for histories of at most short_length behaviours, another for longer ones.
-
-    Raises ValueError if short_length < 0.
-    """
+    """One operator for histories of at most short_length behaviours, another for longer ones."""
 
     def __init__(self, short: Operator, long: Operator, short_length: int) -> None:
-        if short_length < 0:
-            raise ValueError(f"short_length must be >= 0, got {short_length}")
         super().__init__([short, long])
         self.short_length = short_length
 
@@ -117,41 +127,68 @@ class ByLength(OneOf):
         return hashlib.sha256(words.encode()).hexdigest()
 
 
-def cl4srec(crop: Crop, mask: Mask, reorder: Reorder, seed: int) -> ViewAugmenter:
-    """CL4SRec's views: each by one of the three operators, drawn uniformly (section 3.3)."""
-    return ViewAugmenter(OneOf([crop, mask, reorder]), seed)
+@dataclass(frozen=True)
+class CoSeRecSettings(CMRSISettings):
+    """With the longest history that is only substituted, inserted into and masked.
 
-
-def coserec(
-    crop: Crop,
-    mask: Mask,
-    reorder: Reorder,
-    substitute: Substitute,
-    insert: Insert,
-    short_length: int,
-    seed: int,
-) -> ViewAugmenter:
-    """CoSeRec's views: of short histories by substitution, insertion or mask, which leave most of
-    what they hold; of others by one of all five operators (section 4.2.3)."""
-    short = OneOf([substitute, insert, mask])
-    long = OneOf([crop, mask, reorder, substitute, insert])
-    return ViewAugmenter(ByLength(short, long, short_length), seed)
-
-
-def basrec(
-    similar: SimilarRows, rates: Sequence[float], seed: int, start: int = 0
-) -> ViewAugmenter:
-    """BASRec's views: a stretch reordered or behaviours substituted, at a rate drawn from rates.
-
-    Both keep the history's length: a view is mixed with it, position by position. start: the
-    paper's two stages, the first of which trains without augmentation. The paper draws rates from
-    a uniform distribution, here they are some of its values.
-
-    Raises ValueError if rates is empty or one is not in 0..1.
+    Raises ValueError if short < 0.
     """
-    if not rates:
-        raise ValueError("rates must hold at least one, got none")
+
+    short: int = 4
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.short < 0:
+            raise ValueError(f"short must be >= 0, got {self.short}; 0 takes all for long ones")
+
+
+@dataclass(frozen=True)
+class BASRecSettings:
+    """rates: shares of a history that a view changes, drawn from these uniformly; the paper draws
+    from all between two bounds, whose defaults in its code these cover. start: the first epoch with
+    views; in the first of the paper's two stages a model trains without.
+
+    Raises ValueError if there is no rate, one is not in 0..1, or start < 0.
+    """
+
+    rates: Sequence[float] = (0.2, 0.3, 0.4, 0.5)
+    start: int = 1
+
+    def __post_init__(self) -> None:
+        if not self.rates:
+            raise ValueError("rates must hold at least one, got none")
+        for rate in self.rates:
+            check_share("rates", rate)
+        if self.start < 0:
+            raise ValueError(f"start must be >= 0, got {self.start}; 0 is the first epoch")
+
+
+def cl4srec(settings: CMRSettings, seed: int) -> ViewAugmenter:
+    """CL4SRec's views: each by crop, mask or reorder, drawn uniformly."""
+    return ViewAugmenter(cmr_operator(settings), seed)
+
+
+def coserec(settings: CoSeRecSettings, similar: SimilarRows, seed: int) -> ViewAugmenter:
+    """CoSeRec's views: of short histories by substitution, insertion or mask, since these leave
+    most of what little they hold; of others by one of all five operators."""
+    short = OneOf(
+        [
+            Substitute(similar, settings.substitute),
+            Insert(similar, settings.insert),
+            Mask(settings.mask),
+        ]
+    )
+    operator = ByLength(short, cmrsi_operator(settings, similar), settings.short)
+    return ViewAugmenter(operator, seed)
+
+
+def basrec(settings: BASRecSettings, similar: SimilarRows, seed: int) -> ViewAugmenter:
+    """BASRec's views: a stretch reordered or behaviours substituted, at a rate drawn for each.
+
+    Both keep the history's length: a view is mixed with it, position by position.
+    """
     operators: list[Operator] = []
-    for rate in rates:
+    for rate in settings.rates:
         operators += [Reorder(rate), Substitute(similar, rate)]
-    return ViewAugmenter(OneOf(operators), seed, np.repeat(rates, 2).tolist(), start)
+    rates = np.repeat(np.asarray(settings.rates, dtype=np.float64), 2)
+    return ViewAugmenter(OneOf(operators), seed, rates.tolist(), settings.start)

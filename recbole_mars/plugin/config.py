@@ -214,15 +214,15 @@ _DIN = {
 }
 
 _CONTRASTIVE = {
-    "weight": "mars_contrast_weight",
-    "temperature": "mars_contrast_temperature",
-    "representation": "mars_contrast_representation",
+    "weight": "contrast_weight",
+    "temperature": "contrast_temperature",
+    "representation": "contrast_representation",
 }
 _MIXUP = {
-    "single_weight": "mars_basrec_single_weight",
-    "cross_weight": "mars_basrec_cross_weight",
-    "alpha": "mars_basrec_alpha",
-    "reweight": "mars_basrec_reweight",
+    "single_weight": "basrec_single_weight",
+    "cross_weight": "basrec_cross_weight",
+    "alpha": "basrec_alpha",
+    "reweight": "basrec_reweight",
 }
 
 

@@ -4,16 +4,16 @@ import numpy as np
 import pytest
 
 from recbole_mars.augmentation import (
+    BASRecSettings,
     ByLength,
+    CMRSettings,
+    CoSeRecSettings,
     Crop,
-    Insert,
     ItemRows,
     Mask,
     OneOf,
     Reorder,
     SimilarRows,
-    Substitute,
-    ViewAugmenter,
     basrec,
     cl4srec,
     coserec,
@@ -37,13 +37,15 @@ ROWS = np.arange(len(LOG))
 HISTORIES, LENGTHS = HistoryIndex(LOG).rows_before(ROWS, 100)
 
 
+CMR = {"crop": 0.5, "mask": 0.5, "reorder": 0.8}
+SHARES = {**CMR, "substitute": 0.5, "insert": 0.5}
+
+
 def all_kinds(seed=0):
-    operators = Crop(0.5), Mask(0.5), Reorder(0.8)
-    informed = Substitute(SIMILAR, 0.5), Insert(SIMILAR, 0.5)
     return {
-        "cl4srec": cl4srec(*operators, seed),
-        "coserec": coserec(*operators, *informed, 4, seed),
-        "basrec": basrec(SIMILAR, [0.3, 0.8], seed),
+        "cl4srec": cl4srec(CMRSettings(**CMR), seed),
+        "coserec": coserec(CoSeRecSettings(**SHARES, short=4), SIMILAR, seed),
+        "basrec": basrec(BASRecSettings([0.3, 0.8], 0), SIMILAR, seed),
     }
 
 
@@ -103,11 +105,11 @@ def test_a_view_is_a_function_of_seed_epoch_and_row(kind):
 
 
 def test_at_strength_zero_views_are_the_history():
-    none = Crop(1), Mask(0), Reorder(0)
+    none = {"crop": 1, "mask": 0, "reorder": 0}
     kinds = (
-        cl4srec(*none, 0),
-        coserec(*none, Substitute(SIMILAR, 0), Insert(SIMILAR, 0), 4, 0),
-        basrec(SIMILAR, [0.0], 0),
+        cl4srec(CMRSettings(**none), 0),
+        coserec(CoSeRecSettings(**none, substitute=0, insert=0), SIMILAR, 0),
+        basrec(BASRecSettings([0.0], 0), SIMILAR, 0),
     )
     for augmenter in kinds:
         plain = augmenter.augment(ROWS, HISTORIES, LENGTHS, 8, "train")
@@ -117,9 +119,7 @@ def test_at_strength_zero_views_are_the_history():
 
 def test_short_histories_are_not_cropped_or_reordered():
     """Crop makes a history shorter, as neither mask, substitution nor insertion do."""
-    augmenter = coserec(
-        Crop(0.1), Mask(0.5), Reorder(1), Substitute(SIMILAR, 0.5), Insert(SIMILAR, 0.5), 4, 0
-    )
+    augmenter = coserec(CoSeRecSettings(0.1, 0.5, 1.0, 0.5, 0.5, short=4), SIMILAR, 0)
     short = LENGTHS <= 4
     for view in augmenter.views(ROWS, HISTORIES, LENGTHS, 50, 0):
         assert (view.lengths[short] >= LENGTHS[short]).all()
@@ -139,7 +139,7 @@ def test_by_length_by_hand():
 
 def test_rates_are_those_of_the_operators_that_were_drawn():
     """A reordered or substituted stretch shows its rate where every place changes visibly."""
-    augmenter = basrec(SIMILAR, [0.2, 0.9], 3)
+    augmenter = basrec(BASRecSettings([0.2, 0.9], 0), SIMILAR, 3)
     drawn = []
     for view in augmenter.views(ROWS, HISTORIES, LENGTHS, 50, 1):
         assert set(view.rates) == {0.2, 0.9}
@@ -161,32 +161,34 @@ def test_operators_are_drawn_uniformly():
 
 
 def test_no_views_before_the_start():
-    augmenter = basrec(SIMILAR, [0.5], 0, start=2)
+    augmenter = basrec(BASRecSettings([0.5], 2), SIMILAR, 0)
     views = [augmenter.views(ROWS, HISTORIES, LENGTHS, 9, epoch) for epoch in range(3)]
     assert [view is None for view in views] == [True, True, False]
 
 
 def test_fingerprints_tell_settings_apart():
-    crop, mask, reorder = Crop(), Mask(), Reorder()
-    informed = Substitute(SIMILAR), Insert(SIMILAR)
     prints = [
-        cl4srec(crop, mask, reorder, 0).fingerprint(),
-        cl4srec(crop, mask, reorder, 1).fingerprint(),
-        cl4srec(Crop(0.3), mask, reorder, 0).fingerprint(),
-        coserec(crop, mask, reorder, *informed, 4, 0).fingerprint(),
-        coserec(crop, mask, reorder, *informed, 5, 0).fingerprint(),
-        basrec(SIMILAR, [0.5], 0).fingerprint(),
-        basrec(SIMILAR, [0.6], 0).fingerprint(),
-        basrec(SIMILAR, [0.5], 0, 1).fingerprint(),
+        cl4srec(CMRSettings(), 0).fingerprint(),
+        cl4srec(CMRSettings(), 1).fingerprint(),
+        cl4srec(CMRSettings(crop=0.3), 0).fingerprint(),
+        coserec(CoSeRecSettings(), SIMILAR, 0).fingerprint(),
+        coserec(CoSeRecSettings(short=5), SIMILAR, 0).fingerprint(),
+        basrec(BASRecSettings([0.5]), SIMILAR, 0).fingerprint(),
+        basrec(BASRecSettings([0.6]), SIMILAR, 0).fingerprint(),
+        basrec(BASRecSettings([0.5], 3), SIMILAR, 0).fingerprint(),
     ]
     assert len(set(prints)) == len(prints)
-    assert cl4srec(Crop(), Mask(), Reorder(), 0).fingerprint() == prints[0]
+    assert cl4srec(CMRSettings(), 0).fingerprint() == prints[0]
 
 
 def test_bad_settings_are_refused():
     with pytest.raises(ValueError, match="rates must hold at least one"):
-        basrec(SIMILAR, [], 0)
-    with pytest.raises(ValueError, match="short_length must be >= 0, got -1"):
-        ByLength(Mask(), Crop(), -1)
+        BASRecSettings([])
+    with pytest.raises(ValueError, match=r"rates must lie in 0..1, got 1\.5"):
+        BASRecSettings([0.5, 1.5])
     with pytest.raises(ValueError, match="start must be >= 0, got -1"):
-        ViewAugmenter(OneOf([Mask()]), 0, start=-1)
+        BASRecSettings(start=-1)
+    with pytest.raises(ValueError, match="short must be >= 0, got -1"):
+        CoSeRecSettings(short=-1)
+    with pytest.raises(ValueError, match=r"insert must lie in 0..1, got 2"):
+        CoSeRecSettings(insert=2)
