@@ -47,9 +47,7 @@ def gradients(model, batch):
 
 @pytest.mark.parametrize("name", OBJECTIVES)
 def test_a_run(plain, name):
-    result = run_recbole(
-        model="MARS", dataset="world", config_dict={**plain, "augmentation": name}
-    )
+    result = run_recbole(model="MARS", dataset="world", config_dict={**plain, "augmentation": name})
     assert 0 < result["test_result"]["auc"] < 1
     assert not list(Path("saved/mars").glob("world-*"))  # no stage 1
 
@@ -58,9 +56,8 @@ def test_a_run(plain, name):
 def test_views_are_in_training_batches_only(plain, name):
     config, _, train, valid, test = prepared(plain, augmentation=name)
     batch = next(iter(train))
-    lists = [field for field in HISTORY_FIELDS]
     for prefix in VIEW_PREFIXES:
-        view = {field: batch[prefix + field] for field in lists}
+        view = {field: batch[prefix + field] for field in HISTORY_FIELDS}
         n, width = view["item_id_list"].shape
         assert n == len(batch)
         assert width == view["item_length"].max() <= config["MAX_ITEM_LIST_LENGTH"]
@@ -224,7 +221,7 @@ def test_several_processes_are_refused(plain):
     config = Config("MARS", "world", config_dict={**plain, "augmentation": "cl4srec"})
     train, _, _ = data_preparation(config, create_dataset(config))
     config["single_spec"] = False
-    with pytest.raises(ValueError, match="compares the rows of a whole batch.* take nproc 1"):
+    with pytest.raises(ValueError, match=r"compares the rows of a whole batch.* take nproc 1"):
         recbole_mars.MARS(config, train._dataset)
 
 
