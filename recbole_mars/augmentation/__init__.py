@@ -1,5 +1,12 @@
 """Histories changed before a CTR model reads them: made longer, or perturbed in training."""
 
+from recbole_mars.augmentation.additions import (
+    RandomAugmenter,
+    RandomSeqAugmenter,
+    RandomSettings,
+    RepPadAugmenter,
+    RepPadSettings,
+)
 from recbole_mars.augmentation.base import Augmenter, NoAugmenter, keep_latest, prepend
 from recbole_mars.augmentation.correlated import SimilarRows, most_correlated_items
 from recbole_mars.augmentation.draws import substream, uniforms
@@ -12,6 +19,13 @@ from recbole_mars.augmentation.operators import (
     Operator,
     Reorder,
     Substitute,
+)
+from recbole_mars.augmentation.perturbed import (
+    CMRSettings,
+    CMRSISettings,
+    PerturbedAugmenter,
+    cmr_operator,
+    cmrsi_operator,
 )
 from recbole_mars.augmentation.prefixes import PrefixTable
 from recbole_mars.augmentation.retrieved import (
@@ -30,6 +44,8 @@ from recbole_mars.augmentation.strategies import (
 __all__ = [
     "STRATEGIES",
     "Augmenter",
+    "CMRSISettings",
+    "CMRSettings",
     "Crop",
     "Insert",
     "ItemRows",
@@ -37,13 +53,21 @@ __all__ = [
     "NoAugmenter",
     "OneOf",
     "Operator",
+    "PerturbedAugmenter",
     "PrefixTable",
+    "RandomAugmenter",
+    "RandomSeqAugmenter",
+    "RandomSettings",
     "Reorder",
+    "RepPadAugmenter",
+    "RepPadSettings",
     "RetrievalSettings",
     "RetrievedAugmenter",
     "SimilarRows",
     "Substitute",
     "build_prefixes",
+    "cmr_operator",
+    "cmrsi_operator",
     "dynamic_programming",
     "filtered",
     "keep_latest",

@@ -14,13 +14,17 @@ PHASE_NAMES = {TRAIN: "train", VALID: "valid", TEST: "test"}
 
 
 class Histories:
-    """What the splits of a data set share: the log, its columns, the augmenter."""
+    """What the splits of a data set share: the log, its columns, the augmenter, the epoch.
+
+    epoch: of training, which trainers set before each.
+    """
 
     def __init__(self) -> None:
         self.log: InteractionLog
         self.index: HistoryIndex
         self.columns: dict[str, torch.Tensor] = {}
         self.augmenter: Augmenter | None = None
+        self.epoch = 0
 
     def set_log(
         self, log: InteractionLog, columns: dict[str, torch.Tensor], index: HistoryIndex
@@ -42,16 +46,22 @@ class Histories:
     def gather(
         self, rows: np.ndarray, max_length: int, phase: int | None
     ) -> tuple[np.ndarray, torch.Tensor, torch.Tensor]:
-        """Positions (B, L) padded with -1, their lengths (B,) and how many are borrowed (B,)."""
+        """Positions (B, L) padded with -1, their lengths (B,) and how many are borrowed (B,).
+
+        Borrowed are those at the head that came from other users; repeated own behaviours and what
+        a perturbation puts between them are not.
+        """
         positions, own = self.index.rows_before(rows, max_length)
-        lengths = own
+        lengths, borrowed = own, np.zeros_like(own)
         if self.augmenter is not None and phase is not None:
             positions, lengths = self.augmenter.augment(
-                rows, positions, own, max_length, PHASE_NAMES[phase]
+                rows, positions, own, max_length, PHASE_NAMES[phase], self.epoch
             )
+            if self.augmenter.borrows:
+                borrowed = lengths - own
         if positions.shape[1] == 0:  # nobody has a history: one padded place keeps shapes simple
             positions = np.full((len(rows), 1), -1, dtype=np.int64)
-        return positions, torch.from_numpy(lengths), torch.from_numpy(lengths - own)
+        return positions, torch.from_numpy(lengths), torch.from_numpy(borrowed)
 
 
 def phases_of_first_rows(log: InteractionLog, phases: np.ndarray) -> np.ndarray:
