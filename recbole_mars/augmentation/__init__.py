@@ -1,5 +1,12 @@
 """Histories changed before a CTR model reads them: made longer, or perturbed in training."""
 
+from recbole_mars.augmentation.additions import (
+    RandomAugmenter,
+    RandomSeqAugmenter,
+    RandomSettings,
+    RepPadAugmenter,
+    RepPadSettings,
+)
 from recbole_mars.augmentation.base import Augmenter, NoAugmenter, keep_latest, prepend
 from recbole_mars.augmentation.correlated import SimilarRows, most_correlated_items
 from recbole_mars.augmentation.draws import substream, uniforms
@@ -12,6 +19,13 @@ from recbole_mars.augmentation.operators import (
     Operator,
     Reorder,
     Substitute,
+)
+from recbole_mars.augmentation.perturbed import (
+    CMRSettings,
+    CMRSISettings,
+    PerturbedAugmenter,
+    cmr_operator,
+    cmrsi_operator,
 )
 from recbole_mars.augmentation.prefixes import PrefixTable
 from recbole_mars.augmentation.retrieved import (
@@ -42,6 +56,8 @@ __all__ = [
     "Augmenter",
     "BASRecSettings",
     "ByLength",
+    "CMRSISettings",
+    "CMRSettings",
     "CoSeRecSettings",
     "Crop",
     "Insert",
@@ -50,8 +66,14 @@ __all__ = [
     "NoAugmenter",
     "OneOf",
     "Operator",
+    "PerturbedAugmenter",
     "PrefixTable",
+    "RandomAugmenter",
+    "RandomSeqAugmenter",
+    "RandomSettings",
     "Reorder",
+    "RepPadAugmenter",
+    "RepPadSettings",
     "RetrievalSettings",
     "RetrievedAugmenter",
     "SimilarRows",
@@ -61,6 +83,8 @@ __all__ = [
     "basrec",
     "build_prefixes",
     "cl4srec",
+    "cmr_operator",
+    "cmrsi_operator",
     "coserec",
     "dynamic_programming",
     "filtered",

@@ -11,11 +11,20 @@ import numpy as np
 
 from recbole_mars.data import pad_ragged
 
-__all__ = ["Augmenter", "NoAugmenter", "keep_latest", "prepend"]
+__all__ = ["Augmenter", "NoAugmenter", "keep_latest", "prepend", "prepend_to_room"]
 
 
 class Augmenter(ABC):
-    """Makes the histories of a batch longer."""
+    """Changes the histories of a batch before a CTR model reads them.
+
+    Additive augmenters put behaviours before the own ones, in the room that these leave: the latest
+    max_length own behaviours stay, in their order, at the end. Perturbing ones (PerturbedAugmenter)
+    change the own behaviours themselves, and only in training; each says how.
+
+    borrows: what it adds at the head comes from other users' behaviours.
+    """
+
+    borrows = False
 
     @abstractmethod
     def augment(
@@ -25,19 +34,25 @@ class Augmenter(ABC):
         lengths: np.ndarray,
         max_length: int,
         phase: str,
+        epoch: int = 0,
     ) -> tuple[np.ndarray, np.ndarray]:
         """Augment each target's history; everything is a row of the interaction log.
 
         rows: (B,), the targets. histories: (B, L), oldest first, padded on the right with -1, as
-        HistoryIndex gives them. lengths: (B,). phase: "train", "valid" or "test".
+        HistoryIndex gives them. lengths: (B,). phase: "train", "valid" or "test". epoch: of
+        training, from 0; who draws anew in each looks at it.
 
-        Returns histories and lengths of the same form, trimmed to the longest. Every augmenter
-        keeps to this:
+        Returns histories and lengths of the same form, trimmed to the longest; -1 within a length
+        is a masked behaviour, which reads as item 0 with all fields 0. Every augmenter keeps to
+        this:
         - targets stay as they are, the arguments too, and no target enters its own history;
         - no history is longer than max_length;
-        - own behaviours keep their order and have priority: the latest max_length of them stay,
-          what is added takes the room that they leave;
-        - the same arguments give the same result.
+        - rows that were not in the history are training behaviours, and none is one that the
+          target's user had later;
+        - the same arguments give the same result, for each target whatever the batch beside it;
+          another seed gives another one to all that draws;
+        - one that acts in training only gives keep_latest() elsewhere;
+        - at strength 0 it gives keep_latest().
         """
 
     @abstractmethod
@@ -55,6 +70,7 @@ class NoAugmenter(Augmenter):
         lengths: np.ndarray,
         max_length: int,
         phase: str,
+        epoch: int = 0,
     ) -> tuple[np.ndarray, np.ndarray]:
         return keep_latest(histories, lengths, max_length)
 
@@ -97,3 +113,22 @@ def prepend(
         np.arange(histories.shape[1]) < lengths[:, None]
     ]
     return joined, total
+
+
+def prepend_to_room(
+    added: np.ndarray,
+    added_lengths: np.ndarray,
+    histories: np.ndarray,
+    lengths: np.ndarray,
+    max_length: int,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Put as much before each history as the room of max_length allows, the last of it.
+
+    added: (B, P), histories: (B, L), both padded on the right; their lengths: (B,).
+    Returns the sequences, as prepend.
+    """
+    histories, lengths = keep_latest(histories, lengths, max_length)
+    fitting = np.minimum(added_lengths, max_length - lengths)
+    starts = np.arange(len(added)) * added.shape[1] + added_lengths - fitting
+    prefixes = pad_ragged(added.reshape(-1), starts, fitting)
+    return prepend(prefixes, fitting, histories, lengths)

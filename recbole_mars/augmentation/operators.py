@@ -21,7 +21,13 @@ from recbole_mars.augmentation.correlated import SimilarRows
 from recbole_mars.augmentation.draws import substream, uniforms
 from recbole_mars.data import pad_ragged
 
-__all__ = ["Crop", "Insert", "Mask", "OneOf", "Operator", "Reorder", "Substitute"]
+__all__ = ["Crop", "Insert", "Mask", "OneOf", "Operator", "Reorder", "Substitute", "check_share"]
+
+
+def check_share(name: str, share: float) -> None:
+    """Raise ValueError unless a share lies in [0, 1]."""
+    if not 0 <= share <= 1:
+        raise ValueError(f"{name} must lie in 0..1, got {share}; 0 changes nothing")
 
 
 class Operator(ABC):
@@ -121,7 +127,7 @@ class Mask(_OneChange):
     share: float = 0.3
 
     def __post_init__(self) -> None:
-        _check_share(self.share)
+        check_share("share", self.share)
 
     def _n_draws(self, width: int) -> int:
         return width
@@ -143,7 +149,7 @@ class Reorder(_OneChange):
     share: float = 0.6
 
     def __post_init__(self) -> None:
-        _check_share(self.share)
+        check_share("share", self.share)
 
     def _n_draws(self, width: int) -> int:
         return 1 + width
@@ -174,7 +180,7 @@ class Substitute(_OneChange):
     share: float = 0.1
 
     def __post_init__(self) -> None:
-        _check_share(self.share)
+        check_share("share", self.share)
 
     def _n_draws(self, width: int) -> int:
         return 2 * width
@@ -201,7 +207,7 @@ class Insert(_OneChange):
     share: float = 0.4
 
     def __post_init__(self) -> None:
-        _check_share(self.share)
+        check_share("share", self.share)
 
     def _n_draws(self, width: int) -> int:
         return 2 * width
@@ -273,11 +279,6 @@ class OneOf(Operator):
     def fingerprint(self) -> str:
         names = " ".join(operator.fingerprint() for operator in self.operators)
         return hashlib.sha256(names.encode()).hexdigest()
-
-
-def _check_share(share: float) -> None:
-    if not 0 <= share <= 1:
-        raise ValueError(f"share must lie in 0..1, got {share}; 0 changes nothing")
 
 
 def _floor(share: float, lengths: np.ndarray) -> np.ndarray:

@@ -208,6 +208,8 @@ class RetrievedAugmenter(Augmenter):
     exceed max_length, the prefix loses its first rows.
     """
 
+    borrows = True
+
     def __init__(self, table: PrefixTable) -> None:
         self._rows = np.append(table.rows, -1)  # -1: what is not in the table
         self._lengths = np.append(np.diff(table.pointers), 0)
@@ -221,6 +223,7 @@ class RetrievedAugmenter(Augmenter):
         lengths: np.ndarray,
         max_length: int,
         phase: str,
+        epoch: int = 0,
     ) -> tuple[np.ndarray, np.ndarray]:
         histories, lengths = keep_latest(histories, lengths, max_length)
         place = np.searchsorted(self._rows[:-1], rows)

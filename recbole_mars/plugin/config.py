@@ -20,7 +20,15 @@ from recbole.config import Config
 from recbole.utils import InputType
 
 from recbole_mars.alignment import AlignmentSettings, TrainingSettings
-from recbole_mars.augmentation import RetrievalSettings
+from recbole_mars.augmentation import (
+    BASRecSettings,
+    CMRSettings,
+    CMRSISettings,
+    CoSeRecSettings,
+    RandomSettings,
+    RepPadSettings,
+    RetrievalSettings,
+)
 from recbole_mars.ctr import (
     ContrastiveObjective,
     ContrastiveSettings,
@@ -36,14 +44,24 @@ __all__ = [
     "OUR_MODELS",
     "alignment_settings",
     "asks_for_us",
+    "basrec_settings",
     "check_keys",
+    "cmr_settings",
+    "cmrsi_settings",
+    "coserec_settings",
     "din_settings",
+    "donor_time",
     "explain_unknown_model",
     "feature_settings",
     "internal_defaults",
+    "is_temporal",
     "known_models",
+    "needs_stage_one",
     "option_keys",
     "properties_folder",
+    "random_seq_settings",
+    "random_settings",
+    "reppad_settings",
     "retrieval_settings",
     "training_objective",
     "training_settings",
@@ -86,13 +104,18 @@ def asks_for_us(external: Mapping[str, Any]) -> bool:
     return any(key in external for key in option_keys())
 
 
+def needs_stage_one(augmentation: str) -> bool:
+    """Whether an augmentation needs item features, and labels for stage 1 to learn from."""
+    return augmentation == "mars"
+
+
 def internal_defaults(
     model: str, model_class: type, dataset: str, external: Mapping[str, Any]
 ) -> dict[str, Any]:
     """Defaults to lay over RecBole's for this run; empty if the run has nothing to do with us.
 
-    A built-in model that asks for our options gets the defaults of our keys; with augmentation
-    also the observed labels that stage 1 learns from, and a CTR model is then trained and
+    A built-in model that asks for our options gets the defaults of our keys; with augmentation:
+    mars also the observed labels that stage 1 learns from, and a CTR model is then trained and
     evaluated on them.
     """
     ours, keys = model in OUR_MODELS, _read("overall.yaml")
@@ -101,7 +124,7 @@ def internal_defaults(
     defaults = {**keys}
     for name in (f"model/{model}.yaml", f"dataset/{dataset}.yaml"):
         defaults.update({k: v for k, v in _read(name).items() if ours or k in keys})
-    if not ours and external.get("augmentation", "none") != "none":
+    if not ours and needs_stage_one(external.get("augmentation", "none")):
         labelled = _read("model/MARS.yaml")
         defaults["threshold"] = labelled["threshold"]
         if getattr(model_class, "input_type", None) == InputType.POINTWISE:
@@ -203,6 +226,13 @@ _RETRIEVAL = {
     "center": "mars_center",
     "max_length": "MAX_ITEM_LIST_LENGTH",
 }
+_RANDOM = {"items": "random_items"}
+_RANDOM_SEQ = {"items": "random_seq_items"}
+_REPPAD = {"repeats": "reppad_repeats", "delimiter": "reppad_delimiter"}
+_CMR = {"crop": "cmr_crop", "mask": "cmr_mask", "reorder": "cmr_reorder"}
+_CMRSI = {**_CMR, "substitute": "cmrsi_substitute", "insert": "cmrsi_insert"}
+_COSEREC = {**_CMRSI, "short": "coserec_short"}
+_BASREC = {"rates": "basrec_rates", "start": "basrec_start"}
 _DIN = {
     "attention_hidden": "mars_attention_hidden",
     "dnn_hidden": "mars_dnn_hidden",
@@ -253,14 +283,62 @@ def training_settings(config: Config) -> TrainingSettings:
     return _build(TrainingSettings, _TRAINING, config)
 
 
+def is_temporal(config: Config) -> bool:
+    """Whether the split is one in time: all that is tested is later than all that is trained on."""
+    arguments = config["eval_args"]
+    kind = next(iter(arguments["split"]))
+    whole = arguments["group_by"] is None or str(arguments["group_by"]).lower() == "none"
+    return kind == "TS" or (kind == "RS" and arguments["order"] == "TO" and whole)
+
+
+def donor_time(config: Config, temporal: bool) -> str:
+    """Which of others' behaviours may enter a history: "any", or those "before" the target."""
+    chosen = config["mars_donor_time"]
+    if chosen not in ("auto", "any", "before"):
+        raise ValueError(f"mars_donor_time must be auto, any or before, got {chosen!r}")
+    if chosen == "auto":
+        return "before" if temporal else "any"
+    return str(chosen)
+
+
 def retrieval_settings(config: Config, temporal: bool) -> RetrievalSettings:
     """Retrieval and filtering (MARS, eq. 15-18). temporal: whether the split is one in time."""
-    donor_time = config["mars_donor_time"]
-    if donor_time not in ("auto", "any", "before"):
-        raise ValueError(f"mars_donor_time must be auto, any or before, got {donor_time!r}")
-    if donor_time == "auto":
-        donor_time = "before" if temporal else "any"
-    return _build(RetrievalSettings, _RETRIEVAL, config, donor_time=donor_time)
+    return _build(RetrievalSettings, _RETRIEVAL, config, donor_time=donor_time(config, temporal))
+
+
+def random_settings(config: Config) -> RandomSettings:
+    """Random items before each history."""
+    return _build(RandomSettings, _RANDOM, config)
+
+
+def random_seq_settings(config: Config) -> RandomSettings:
+    """Random behaviours of the own history before it."""
+    return _build(RandomSettings, _RANDOM_SEQ, config)
+
+
+def reppad_settings(config: Config) -> RepPadSettings:
+    """Repetitions of the history before it."""
+    return _build(RepPadSettings, _REPPAD, config)
+
+
+def cmr_settings(config: Config) -> CMRSettings:
+    """Crop, mask and reorder."""
+    return _build(CMRSettings, _CMR, config)
+
+
+def cmrsi_settings(config: Config) -> CMRSISettings:
+    """Crop, mask, reorder, substitute and insert."""
+    return _build(CMRSISettings, _CMRSI, config)
+
+
+def coserec_settings(config: Config) -> CoSeRecSettings:
+    """CoSeRec's views."""
+    return _build(CoSeRecSettings, _COSEREC, config)
+
+
+def basrec_settings(config: Config) -> BASRecSettings:
+    """BASRec's views."""
+    return _build(BASRecSettings, _BASREC, config)
 
 
 def din_settings(config: Config) -> DINSettings:

@@ -17,6 +17,7 @@ from recbole.sampler import SeqSampler
 from recbole_mars.augmentation import Augmenter
 from recbole_mars.data import TEST, TRAIN, VALID, HistoryIndex, InteractionLog
 from recbole_mars.plugin.catalogue import ItemCatalogue, ItemFeatures
+from recbole_mars.plugin.config import needs_stage_one
 from recbole_mars.plugin.histories import PHASE_NAMES, Histories, phases_of_first_rows
 from recbole_mars.plugin.log_rows import HistoryLengths, LogRows, RowNumbers
 from recbole_mars.plugin.prepared import KeptPreparation
@@ -35,7 +36,7 @@ __all__ = [
 ]
 
 ROW_FIELD = "log_row"  # the target's row in the interaction log
-BORROWED_FIELD = "borrowed_length"  # behaviours at the head of the history that a donor gave
+BORROWED_FIELD = "borrowed_length"  # behaviours at the head of the history that are other users'
 VIEW_PREFIXES = ("view_1_", "view_2_")  # of the fields of augmented views, in training only
 RATE_FIELD = "rate"  # the share of a view's behaviours that were to be changed
 AUGMENTERS: dict[str, Callable[[MultimodalDataset, Config], Augmenter]] = {}  # by name
@@ -64,7 +65,7 @@ class MultimodalDataset(KeptPreparation, FlatReading, VectorizedSplits, Sequenti
         self.phase: int | None = None  # set on each split by build()
         super().__init__(config)
         self._catalogue: ItemCatalogue | None = None
-        if config["augmentation"] != "none" or config["model"] == "MARSAlign":
+        if needs_stage_one(config["augmentation"]) or config["model"] == "MARSAlign":
             self._catalogue = ItemCatalogue(config, self.dataset_path, self.dataset_name)
 
     @staticmethod
@@ -142,7 +143,8 @@ class MultimodalDataset(KeptPreparation, FlatReading, VectorizedSplits, Sequenti
                 split.inter_feat = split.inter_feat[order]
         self.histories.set_phases(phases_of_first_rows(self.histories.log, phases))
         self._check_labels()
-        if self.config["augmentation"] != "none" and not self.lean:
+        # Our trainer waits for stage 1 until it starts; everything else can be had now.
+        if not (self.lean and needs_stage_one(self.config["augmentation"])):
             self.prepare_augmentation()
         return splits
 

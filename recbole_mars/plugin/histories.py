@@ -14,14 +14,17 @@ PHASE_NAMES = {TRAIN: "train", VALID: "valid", TEST: "test"}
 
 
 class Histories:
-    """What the splits of a data set share: the log, its columns, the augmenter."""
+    """What the splits of a data set share: the log, its columns, the augmenter, the epoch.
+
+    epoch: of training, which trainers set before each.
+    """
 
     def __init__(self) -> None:
         self.log: InteractionLog
         self.index: HistoryIndex
         self.columns: dict[str, torch.Tensor] = {}
         self.augmenter: Augmenter | None = None
-        self.epoch = 0  # of training; what is drawn at random differs from epoch to epoch
+        self.epoch = 0
 
     def set_log(
         self, log: InteractionLog, columns: dict[str, torch.Tensor], index: HistoryIndex
@@ -43,14 +46,20 @@ class Histories:
     def gather(
         self, rows: np.ndarray, max_length: int, phase: int | None
     ) -> tuple[np.ndarray, torch.Tensor, torch.Tensor]:
-        """Positions (B, L) padded with -1, their lengths (B,) and how many are borrowed (B,)."""
+        """Positions (B, L) padded with -1, their lengths (B,) and how many are borrowed (B,).
+
+        Borrowed are those at the head that came from other users; repeated own behaviours and what
+        a perturbation puts between them are not.
+        """
         positions, own = self.index.rows_before(rows, max_length)
-        lengths = own
+        lengths, borrowed = own, np.zeros_like(own)
         if self.augmenter is not None and phase is not None:
             positions, lengths = self.augmenter.augment(
-                rows, positions, own, max_length, PHASE_NAMES[phase]
+                rows, positions, own, max_length, PHASE_NAMES[phase], self.epoch
             )
-        return _not_empty(positions), torch.from_numpy(lengths), torch.from_numpy(lengths - own)
+            if self.augmenter.borrows:
+                borrowed = lengths - own
+        return _not_empty(positions), torch.from_numpy(lengths), torch.from_numpy(borrowed)
 
     def views(
         self, rows: np.ndarray, positions: np.ndarray, lengths: np.ndarray, max_length: int

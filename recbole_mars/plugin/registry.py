@@ -1,8 +1,8 @@
 """Making RecBole find us: models, data sets, trainers, metrics and defaults.
 
 RecBole looks its parts up by name at run time, so registering is setting attributes. What has no
-such look-up is replaced where RecBole calls it: two methods of Config, the torch that its trainer
-loads checkpoints with, and load_data_and_model (see docs/recbole.md).
+such look-up is replaced where RecBole calls it: two methods of Config, one of Trainer, the torch
+that it loads checkpoints with, and load_data_and_model (see docs/recbole.md).
 """
 
 from __future__ import annotations
@@ -22,9 +22,11 @@ from recbole.utils import ModelType
 from recbole.utils.argument_list import dataset_arguments
 
 from recbole_mars.plugin import models, trainer
+from recbole_mars.plugin.augmenters import HEURISTICS
 from recbole_mars.plugin.builtin import serve_builtin
 from recbole_mars.plugin.compat import load_trusted_checkpoints
 from recbole_mars.plugin.config import (
+    OBJECTIVES,
     OUR_MODELS,
     check_keys,
     explain_unknown_model,
@@ -34,9 +36,11 @@ from recbole_mars.plugin.config import (
 )
 from recbole_mars.plugin.dataset import AUGMENTERS, CTRDataset
 from recbole_mars.plugin.distributed import run_recboles
+from recbole_mars.plugin.epochs import tell_epochs
 from recbole_mars.plugin.metrics import register_metrics
 from recbole_mars.plugin.quick_start import load_data_and_model
 from recbole_mars.plugin.stage_one import prepare_retrieval
+from recbole_mars.plugin.view_augmenters import VIEW_AUGMENTERS
 
 __all__ = ["register"]
 
@@ -53,7 +57,8 @@ def register() -> None:
         sys.modules[path] = module
         setattr(dataset_module, f"{name}Dataset", CTRDataset)
         setattr(trainer_package, f"{name}Trainer", getattr(trainer, f"{name}Trainer"))
-    AUGMENTERS["mars"] = prepare_retrieval
+    AUGMENTERS.update({"mars": prepare_retrieval, **HEURISTICS, **VIEW_AUGMENTERS})
+    tell_epochs(trainer_module.Trainer)
     register_metrics()
     # RecBole reuses a saved data set if these keys agree; ours change it too.
     dataset_arguments.extend(key for key in option_keys() if key not in dataset_arguments)
@@ -82,6 +87,12 @@ def _extend_config() -> None:
                     "take a sequential model"
                 )
             return  # our keys, in a file that several models share, mean nothing to it
+        asked = external.get("augmentation")
+        if asked in OBJECTIVES and not issubclass(model_class, models.MARS):
+            raise ValueError(
+                f"augmentation {asked} trains MARS by a loss of its own, which {model} "
+                "cannot have; take model MARS, or an augmentation of histories such as cmr or cmrsi"
+            )
         defaults = internal_defaults(model, model_class, dataset, external)
         self.internal_config_dict.update(defaults)
         if "eval_args" in defaults and isinstance(external.get("eval_args"), dict):

@@ -14,6 +14,7 @@ from recbole.config import Config
 from recbole.data import create_dataset, data_preparation
 from recbole.utils import get_model, get_trainer, init_logger, init_seed
 
+from recbole_mars.plugin.config import needs_stage_one
 from recbole_mars.plugin.metrics import user_groups
 
 __all__ = ["ScoredRun", "run_fingerprint", "scored_run"]
@@ -45,7 +46,7 @@ def run_fingerprint(model: str, dataset: str, settings: Mapping[str, Any]) -> st
     data = create_dataset(config)
     data.build()
     found = data.fingerprint()
-    if config["augmentation"] != "none":
+    if needs_stage_one(config["augmentation"]):
         found += data.item_features().fingerprint()
     return hashlib.sha256(found.encode()).hexdigest()
 

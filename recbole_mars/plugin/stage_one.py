@@ -26,7 +26,12 @@ from recbole_mars.alignment import (
 from recbole_mars.augmentation import PrefixTable, RetrievedAugmenter, build_prefixes
 from recbole_mars.evaluation import HIGH, LOW
 from recbole_mars.plugin.catalogue import ItemFeatures
-from recbole_mars.plugin.config import alignment_settings, retrieval_settings, training_settings
+from recbole_mars.plugin.config import (
+    alignment_settings,
+    is_temporal,
+    retrieval_settings,
+    training_settings,
+)
 from recbole_mars.plugin.dataset import MultimodalDataset
 from recbole_mars.plugin.distributed import first_process_first
 from recbole_mars.plugin.metrics import user_groups
@@ -117,7 +122,7 @@ def _retrieve(dataset: MultimodalDataset, config: Config, features: ItemFeatures
     network = alignment_network(config, dataset.item_num, features)
     align(dataset, config, network, features)
     rows, queries, pool = retrieval_inputs(dataset, config, network)
-    settings = retrieval_settings(config, _is_temporal(config))
+    settings = retrieval_settings(config, is_temporal(config))
     own = np.minimum(dataset.histories.index.lengths(rows), settings.max_length)
     progress = bool(config["show_progress"])
     return build_prefixes(dataset.log, rows, queries, pool, settings, own, progress=progress)
@@ -172,7 +177,7 @@ def retrieval_inputs(
 
 
 def _prefix_folder(dataset: MultimodalDataset, config: Config, features: ItemFeatures) -> Path:
-    settings = retrieval_settings(config, _is_temporal(config))
+    settings = retrieval_settings(config, is_temporal(config))
     chosen = [config[key] for key in ("retrieval_scope", "mars_low_share", "mars_high_share")]
     words = f"{settings}{chosen}{config['history']}{config['min_history']}"
     name = hashlib.sha256(words.encode()).hexdigest()[:12]
@@ -192,11 +197,3 @@ def _alignment_folder(dataset: MultimodalDataset, config: Config, features: Item
     )
     name = hashlib.sha256(words.encode()).hexdigest()[:16]
     return Path(config["checkpoint_dir"]) / "mars" / f"{dataset.dataset_name}-{name}"
-
-
-def _is_temporal(config: Config) -> bool:
-    """Whether the split is one in time: all that is tested is later than all that is trained on."""
-    arguments = config["eval_args"]
-    kind = next(iter(arguments["split"]))
-    whole = arguments["group_by"] is None or str(arguments["group_by"]).lower() == "none"
-    return kind == "TS" or (kind == "RS" and arguments["order"] == "TO" and whole)

@@ -14,8 +14,13 @@ from recbole.data import create_dataset
 from recbole_mars import MARS
 from recbole_mars.plugin.config import (
     alignment_settings,
+    cmr_settings,
+    cmrsi_settings,
     din_settings,
     properties_folder,
+    random_seq_settings,
+    random_settings,
+    reppad_settings,
     retrieval_settings,
     training_settings,
 )
@@ -25,6 +30,11 @@ BUILDERS = {
     "training": training_settings,
     "retrieval": lambda config: retrieval_settings(config, temporal=False),
     "din": din_settings,
+    "random": random_settings,
+    "random_seq": random_seq_settings,
+    "reppad": reppad_settings,
+    "cmr": cmr_settings,
+    "cmrsi": cmrsi_settings,
 }
 # key: a value that is not the default, and what it changes
 KEYS: dict[str, tuple[Any, set[str]]] = {
@@ -59,6 +69,15 @@ KEYS: dict[str, tuple[Any, set[str]]] = {
     "mars_dropout": (0.7, {"din.dropout"}),
     "mars_precision": ("bfloat16", {"din.precision", "training.precision"}),
     "mars_mark_borrowed": (True, {"din.mark_borrowed"}),
+    "random_items": (3, {"random.items"}),
+    "random_seq_items": (3, {"random_seq.items"}),
+    "reppad_repeats": (3, {"reppad.repeats"}),
+    "reppad_delimiter": (False, {"reppad.delimiter"}),
+    "cmr_crop": (0.7, {"cmr.crop", "cmrsi.crop"}),
+    "cmr_mask": (0.7, {"cmr.mask", "cmrsi.mask"}),
+    "cmr_reorder": (0.7, {"cmr.reorder", "cmrsi.reorder"}),
+    "cmrsi_substitute": (0.7, {"cmrsi.substitute"}),
+    "cmrsi_insert": (0.7, {"cmrsi.insert"}),
     "history_labels": (True, {"alignment.history_labels", "din.history_labels"}),
     "MAX_ITEM_LIST_LENGTH": (7, {"training.max_length", "retrieval.max_length"}),
     "seed": (7, {"training.seed"}),
@@ -94,14 +113,21 @@ def test_a_key_changes_its_setting_only(key, empty_cwd):
 
 def test_no_key_is_forgotten():
     known = yaml.safe_load((properties_folder() / "overall.yaml").read_text())
-    assert {key for key in known if key.startswith("mars_")} == ELSEWHERE | {
-        key for key in KEYS if key.startswith("mars_")
+    ours = ("mars_", "random_", "reppad_", "cmr_", "cmrsi_")
+    assert {key for key in known if key.startswith(ours)} == ELSEWHERE | {
+        key for key in KEYS if key.startswith(ours)
     }
 
 
 def test_several_candidates(empty_cwd):
     assert built(mars_strategy="top_k", mars_candidates=4)["retrieval.candidates"] == 4
     assert built(mars_index_storage="int8", mars_index_rerank=9)["retrieval.rerank"] == 9
+
+
+@pytest.mark.parametrize(("key", "value"), [("cmr_mask", 1.5), ("random_items", -1)])
+def test_errors_name_the_key(empty_cwd, key, value):
+    with pytest.raises(ValueError, match=f"^{key} must"):
+        built(**{key: value})
 
 
 def test_donors_lend_the_past_only_when_the_split_is_by_time(empty_cwd):

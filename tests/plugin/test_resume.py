@@ -14,7 +14,7 @@ class Killed(BaseException):
     """Not an Exception: nothing may catch it, as with a kill."""
 
 
-@pytest.mark.parametrize("augmentation", ["none", "mars"])
+@pytest.mark.parametrize("augmentation", ["none", "mars", "cmrsi"])
 def test_a_killed_run_ends_like_an_uninterrupted_one(tiny, augmentation, monkeypatch):
     settings = {**tiny, "augmentation": augmentation, "epochs": 5, "mars_dropout": 0.3}
     expected = run_recbole(
