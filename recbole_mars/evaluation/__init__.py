@@ -1,6 +1,7 @@
 """How well predicted clicks rank and calibrate, for whom, and how sure one can be of it."""
 
 from recbole_mars.evaluation.activity import GROUP_NAMES, HIGH, LOW, MID, activity_groups
+from recbole_mars.evaluation.impressions import Impressions
 from recbole_mars.evaluation.metrics import (
     UndefinedMetricError,
     UserAUCReport,
@@ -24,6 +25,7 @@ __all__ = [
     "HIGH",
     "LOW",
     "MID",
+    "Impressions",
     "PairedResult",
     "Summary",
     "UndefinedMetricError",

@@ -21,6 +21,7 @@ class Histories:
         self.index: HistoryIndex
         self.columns: dict[str, torch.Tensor] = {}
         self.augmenter: Augmenter | None = None
+        self.seconds = 0.0  # that making the augmenter took, stage 1 included
 
     def set_log(
         self, log: InteractionLog, columns: dict[str, torch.Tensor], index: HistoryIndex
