@@ -6,7 +6,15 @@ import re
 from collections.abc import Sequence
 from html import escape
 
-__all__ = ["document", "figure_element", "table_element", "typeset"]
+__all__ = ["BADGES", "document", "figure_element", "table_element", "typeset"]
+
+# What a verdict is called, by its colour's name in the style.
+BADGES = {
+    "better": "Significant gain",
+    "worse": "Significant loss",
+    "open": "No significant difference",
+    "undefined": "No conclusion",
+}
 
 _STYLE = """
 :root { color-scheme: light dark; --ink: #24292f; --quiet: #57606a; --paper: #ffffff;
@@ -49,6 +57,20 @@ dd { margin: 0; font-weight: 600; font-variant-numeric: tabular-nums; overflow-w
 pre { margin: 0; white-space: pre-wrap; overflow-wrap: anywhere; font-size: .875rem; }
 summary { cursor: pointer; }
 details[open] summary { margin-bottom: .6rem; }
+h3 { font-size: .95rem; margin: 0 0 .5rem; }
+ul { margin: .4rem 0; padding-left: 1.2rem; }
+li { margin: .3rem 0; }
+.grid { display: grid; gap: .75rem; align-items: start; margin-bottom: .75rem;
+  grid-template-columns: repeat(auto-fill, minmax(min(100%, 24rem), 1fr)); }
+.grid > .card { margin: 0; }
+.grid figure { padding: .8rem; }
+.grid figure svg { min-width: 18rem; }
+.scroll { overflow-x: auto; }
+.scroll tr > :first-child { position: sticky; left: 0; background: var(--paper); }
+.warning { border-left: 5px solid var(--worse); --tone: var(--worse); margin-top: .75rem; }
+th.foreign, td.foreign { color: var(--quiet); font-style: italic; }
+tr.better > th::before { content: "\\25B2\\2009"; color: var(--better); font-size: .75em; }
+tr.worse > th::before { content: "\\25BC\\2009"; color: var(--worse); font-size: .75em; }
 @media print { body { background: none; } figure, .card { break-inside: avoid; } }
 """
 
@@ -72,20 +94,35 @@ def document(title: str, body: str) -> str:
 """
 
 
-def figure_element(svg: str, label: str, caption: str) -> str:
+def figure_element(svg: str, label: str, caption: str = "") -> str:
     """A drawing, what it is called for those who cannot see it, and its caption; all HTML."""
     svg = svg.replace("<svg ", f'<svg role="img" aria-label="{label}" ', 1)
-    return f"<figure>{svg}<figcaption>{caption}</figcaption></figure>\n"
+    below = f"<figcaption>{caption}</figcaption>" if caption else ""
+    return f"<figure>{svg}{below}</figure>\n"
 
 
-def table_element(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """A table of plain text; a first cell that begins with a space is set in, as a part."""
-    head = "".join(f'<th scope="col">{escape(cell)}</th>' for cell in header)
+def table_element(
+    header: Sequence[str],
+    rows: Sequence[Sequence[str]],
+    tones: Sequence[str] = (),
+    foreign: int = 0,
+) -> str:
+    """A table of plain text; a first cell that begins with a space is set in, as a part.
+
+    tones: a class for each row, may be "". foreign: how many columns, the last, are set apart.
+    """
+    own = len(header) - foreign
+    head = "".join(
+        f'<th scope="col"{_foreign(i >= own)}>{escape(cell)}</th>' for i, cell in enumerate(header)
+    )
     body = "".join(
-        f'<tr><th scope="row" class="{"part" if first[:1] == " " else ""}">{escape(first)}</th>'
-        + "".join(f"<td>{escape(cell)}</td>" for cell in rest)
+        f"<tr{_class(tones[n]) if tones else ''}>"
+        f'<th scope="row" class="{"part" if first[:1] == " " else ""}">{escape(first)}</th>'
+        + "".join(
+            f"<td{_foreign(i >= own)}>{escape(cell)}</td>" for i, cell in enumerate(rest, start=1)
+        )
         + "</tr>\n"
-        for first, *rest in rows
+        for n, (first, *rest) in enumerate(rows)
     )
     return f"<table><thead><tr>{head}</tr></thead><tbody>\n{body}</tbody></table>"
 
@@ -93,3 +130,11 @@ def table_element(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 def typeset(text: str) -> str:
     """Hyphens before numbers, which a terminal needs, as minus signs."""
     return re.sub(r"(?<!\w)-(?=[\d ])", "\N{MINUS SIGN}", text)
+
+
+def _class(name: str) -> str:
+    return f' class="{name}"' if name else ""
+
+
+def _foreign(is_foreign: bool) -> str:
+    return _class("foreign" if is_foreign else "")

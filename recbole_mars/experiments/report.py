@@ -14,7 +14,7 @@ import numpy as np
 from recbole_mars.data.files import write_whole
 from recbole_mars.experiments import figures, tables
 from recbole_mars.experiments.comparison import ComparisonData, RunCurves
-from recbole_mars.experiments.page import document, figure_element, table_element, typeset
+from recbole_mars.experiments.page import BADGES, document, figure_element, table_element, typeset
 
 __all__ = ["write_report"]
 
@@ -94,13 +94,6 @@ _SECTIONS = (
     ),
 )
 
-_BADGES = {
-    "better": "Significant gain",
-    "worse": "Significant loss",
-    "open": "No significant difference",
-    "undefined": "No conclusion",
-}
-
 
 def _page(data: ComparisonData) -> str:
     base, measured = map(escape, tables.model_names(data.runs))
@@ -112,7 +105,7 @@ def _page(data: ComparisonData) -> str:
     sections = "".join(_figure(section, data) for section in _SECTIONS)
     body = f"""<h1>{title}</h1>
 <div class="card verdict" style="--tone: var(--{judged})">
-<p class="badge">{_BADGES[judged]}</p>
+<p class="badge">{BADGES[judged]}</p>
 <p class="headline">{typeset(escape(said))}</p>
 <p class="quiet">{typeset(escape(doubts))}</p>
 </div>
