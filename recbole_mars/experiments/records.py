@@ -22,6 +22,7 @@ from filelock import FileLock
 from recbole_mars import __version__
 from recbole_mars.data.files import write_whole
 from recbole_mars.evaluation import Impressions
+from recbole_mars.experiments.paper_report.statistics import dataset_statistics
 from recbole_mars.experiments.provenance import commit, machine
 from recbole_mars.plugin.run_inputs import RunInputs
 from recbole_mars.plugin.scored_run import ScoredRun
@@ -135,6 +136,7 @@ def make_record(
         "peak_memory_mb": run.peak_memory_mb.get("process"),
         "peak_gpu_memory_mb": run.peak_memory_mb.get("gpu"),
         "curves": {"train_loss": run.train_loss, "valid_auc": run.valid_score},
+        "statistics": _statistics(run),
         "config": inputs.config,
         "data_fingerprint": inputs.fingerprint,
         "commit": commit(),
@@ -143,6 +145,14 @@ def make_record(
         "machine": machine(),
     }
     return {key: value for key, value in record.items() if key != "test" or value is not None}
+
+
+def _statistics(run: ScoredRun) -> dict[str, float]:
+    """Of the data set; shares of items with features only where the run read some."""
+    present = run.text_present, run.image_present
+    found = dataset_statistics(run.log, *present)
+    unknown = {"text_share", "image_share"} if all(one is None for one in present) else set()
+    return {name: value for name, value in found.items() if name not in unknown}
 
 
 def load_scores(file: Path) -> Impressions:

@@ -160,6 +160,11 @@ class MultimodalDataset(KeptPreparation, FlatReading, VectorizedSplits, Sequenti
             self.histories.augmenter = AUGMENTERS[name](self, self.config)
             self.histories.seconds = time.perf_counter() - begin
 
+    @property
+    def reads_features(self) -> bool:
+        """Whether this run reads item features."""
+        return self._catalogue is not None
+
     def item_features(self) -> ItemFeatures:
         """Text and image features of all items, by internal id."""
         if self._catalogue is None:

@@ -15,6 +15,7 @@ from recbole.config import Config
 from recbole.data import create_dataset, data_preparation
 from recbole.utils import get_model, get_trainer, init_logger, init_seed
 
+from recbole_mars.data import InteractionLog
 from recbole_mars.evaluation import Impressions
 from recbole_mars.plugin.dataset import ROW_FIELD
 from recbole_mars.plugin.metrics import user_groups
@@ -29,10 +30,12 @@ class ScoredRun:
 
     train_loss: one number an epoch. valid_score: likewise, of the epochs trained in this process.
     valid, test: the impressions held out; test is None where it was not asked for.
+    log: all interactions, with their split. text_present, image_present: (I,) which items have
+    features, by internal id; None where none were read.
     epochs: trained; best_epoch: whose weights are the best, from 1. resumed: whether a killed run
     was continued, so that the seconds are of its rest only.
     seconds: "preparation" (reading and splitting), "stage_one" (with retrieval; next to none where
-    artifacts of an earlier run fit), "training", "test" (one pass over the test set) and "total".
+    artifacts of an earlier run fit), "training", "valid" and "test" (one pass each) and "total".
     peak_memory_mb: see recbole_mars.plugin.peak_memory.
     """
 
@@ -40,6 +43,9 @@ class ScoredRun:
     valid_score: list[float]
     valid: Impressions
     test: Impressions | None
+    log: InteractionLog
+    text_present: np.ndarray | None
+    image_present: np.ndarray | None
     epochs: int
     best_epoch: int
     resumed: bool
@@ -62,14 +68,12 @@ def scored_run(dataset: str, settings: Mapping[str, Any], *, test: bool = True) 
     init_logger(config)
     data = create_dataset(config)
     train_data, valid_data, test_data = data_preparation(config, data)
+    prepared = train_data._dataset
+    prepared.prepare_augmentation()  # now, to time it; the trainer finds it done
     clock.lap("preparation")
-    histories = train_data._dataset.histories
-    train_data._dataset.prepare_augmentation()  # in its own time; the trainer finds it done
-    clock.seconds["preparation"] -= histories.seconds if not train_data._dataset.lean else 0.0
-    clock.lap("stage_one")
-    clock.seconds["stage_one"] = histories.seconds
+    clock.move("preparation", "stage_one", prepared.histories.seconds)
     init_seed(config["seed"], config["reproducibility"])
-    network = get_model(config["model"])(config, train_data._dataset).to(config["device"])
+    network = get_model(config["model"])(config, prepared).to(config["device"])
     trainer = get_trainer(config["MODEL_TYPE"], config["model"])(config, network)
     # RecBole names the file by the second, which two processes may share.
     best_file = Path(config["checkpoint_dir"]) / f"scored-{_digest(dataset, settings)}.pth"
@@ -86,18 +90,21 @@ def scored_run(dataset: str, settings: Mapping[str, Any], *, test: bool = True) 
     checkpoint = torch.load(best_file, map_location=config["device"], weights_only=False)
     network.load_state_dict(checkpoint["state_dict"])
     clock.lap("training")
-    groups = user_groups(train_data._dataset.log, config)
+    groups = user_groups(prepared.log, config)
     valid = _score(network, valid_data, groups, config)
     clock.lap("valid")
     tested = _score(network, test_data, groups, config) if test else None
     clock.lap("test")
+    features = prepared.item_features() if prepared.reads_features else None
     best_file.unlink()
-    clock.seconds.pop("valid")
     return ScoredRun(
         train_loss=[float(loss) / len(train_data) for loss in trainer.train_loss_dict.values()],
         valid_score=valid_score,
         valid=valid,
         test=tested,
+        log=prepared.log,
+        text_present=features.text_present if features else None,
+        image_present=features.image_present if features else None,
         epochs=len(trainer.train_loss_dict),
         best_epoch=int(checkpoint["epoch"]) + 1,
         resumed=trainer.start_epoch > 0,
@@ -114,6 +121,10 @@ class _Clock:
     def lap(self, name: str) -> None:
         now = time.perf_counter()
         self.seconds[name], self._last = now - self._last, now
+
+    def move(self, source: str, target: str, seconds: float) -> None:
+        self.seconds[source] -= seconds
+        self.seconds[target] = seconds
 
     def finish(self) -> dict[str, float]:
         return {**self.seconds, "total": time.perf_counter() - self._begin}
