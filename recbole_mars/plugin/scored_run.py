@@ -76,8 +76,8 @@ def scored_run(dataset: str, settings: Mapping[str, Any], *, test: bool = True) 
     network = get_model(config["model"])(config, prepared).to(config["device"])
     trainer = get_trainer(config["MODEL_TYPE"], config["model"])(config, network)
     # RecBole names the file by the second, which two processes may share.
-    best_file = Path(config["checkpoint_dir"]) / f"scored-{_digest(dataset, settings)}.pth"
-    trainer.saved_model_file = str(best_file)
+    best = f"scored-{_digest(dataset, settings)}.pth"
+    trainer.saved_model_file = str(Path(config["checkpoint_dir"]) / best)
     valid_score: list[float] = []
     trainer.fit(
         train_data,
@@ -86,6 +86,7 @@ def scored_run(dataset: str, settings: Mapping[str, Any], *, test: bool = True) 
         show_progress=config["show_progress"],
         callback_fn=lambda epoch, score: valid_score.append(float(score)),
     )
+    best_file = Path(trainer.saved_model_file)  # of a continued run, as it was called before
     # Unsafe for a stranger's file (it holds RecBole's Config object), but this run just wrote it.
     checkpoint = torch.load(best_file, map_location=config["device"], weights_only=False)
     network.load_state_dict(checkpoint["state_dict"])

@@ -50,6 +50,8 @@ def test_killed_and_continued_it_ends_as_if_it_had_not_been(spec, world, monkeyp
     assert main(command) == 130
     assert "the same command goes on" in capsys.readouterr().err
     monkeypatch.setattr(MARSTrainer, "_train_epoch", train_epoch)
+    # Another terminal, other ways to show progress: the best weights would be called otherwise.
+    monkeypatch.setattr("recbole_mars.plugin.scored_run._digest", lambda *_: "other")
     assert main(command) == 0
     out = capsys.readouterr().out
     assert "[1/2] world temporal DIN seed 3: already recorded" in out
