@@ -60,8 +60,9 @@ def recorded(record: Path, run: Callable[[], dict[str, float]]) -> dict[str, flo
 
 def trained_anew(data_path: Path, output: Path, dtype: str, seed: int) -> dict[str, float]:
     """MARS trained on these features, and its test AUC."""
-    done = scored_run("MARS", "ml-100k", settings(data_path, output, dtype, seed))
-    return {"auc": float(auc(done.labels, done.scores)), "seconds": done.seconds}
+    done = scored_run("ml-100k", settings(data_path, output, dtype, seed))
+    assert done.test is not None
+    return {"auc": done.test.metrics()["auc"], "seconds": done.seconds["total"]}
 
 
 @torch.inference_mode()

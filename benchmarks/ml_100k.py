@@ -70,7 +70,8 @@ def main() -> None:
         f"{summarise_seeds(records)}\n\n"
         f"Seeds {seeds[0]} to {seeds[-1]}; mean ± standard deviation; the difference with the 95 % "
         "interval of a paired t test over seeds. Test rows: "
-        f"{len(records[0].labels)}, of low-active users {int(records[0].rows('low').sum())}. "
+        f"{len(records[0].test.labels)}, of low-active users "
+        f"{int(records[0].test.rows('low').sum())}. "
         + ", ".join(f"{name} {sum(s) / len(s):.0f} s" for name, s in seconds.items())
         + " a run on average (MARS with stage 1).\n\n"
         f"```\n{command}\n```\n\n"

@@ -74,7 +74,8 @@ def test_supported_pythons_agree():
 
 @pytest.mark.skipif(sys.version_info < (3, 10), reason="sys.stdlib_module_names is of Python 3.10")
 def test_imports_are_declared():
-    declared = [SETUP["options"]["install_requires"], SETUP["options.extras_require"]["timm"]]
+    extras = SETUP["options.extras_require"]
+    declared = [SETUP["options"]["install_requires"], extras["timm"], extras["tuning"]]
     required = {
         canonicalize_name(Requirement(line).name)
         for part in declared

@@ -1,6 +1,7 @@
 """How well predicted clicks rank and calibrate, for whom, and how sure one can be of it."""
 
 from recbole_mars.evaluation.activity import GROUP_NAMES, HIGH, LOW, MID, activity_groups
+from recbole_mars.evaluation.impressions import Impressions
 from recbole_mars.evaluation.metrics import (
     UndefinedMetricError,
     UserAUCReport,
@@ -14,6 +15,7 @@ from recbole_mars.evaluation.significance import (
     PairedResult,
     Summary,
     bootstrap_interval,
+    holm,
     paired_bootstrap,
     paired_t_test,
     summarise,
@@ -24,6 +26,7 @@ __all__ = [
     "HIGH",
     "LOW",
     "MID",
+    "Impressions",
     "PairedResult",
     "Summary",
     "UndefinedMetricError",
@@ -31,6 +34,7 @@ __all__ = [
     "activity_groups",
     "auc",
     "bootstrap_interval",
+    "holm",
     "log_loss",
     "paired_bootstrap",
     "paired_t_test",

@@ -28,6 +28,7 @@ __all__ = [
     "PairedResult",
     "Summary",
     "bootstrap_interval",
+    "holm",
     "paired_bootstrap",
     "paired_t_test",
     "summarise",
@@ -86,17 +87,20 @@ def paired_bootstrap(
 ) -> PairedResult:
     """The gain in AUC of two scorings of the same impressions, both resampled together.
 
-    labels, scores_base, scores_measured: (N,). low and high are percentiles of the resampled
-    gains. p_value = 2 min(#(gain <= 0) + 1, #(gain >= 0) + 1) / (samples + 1), at most 1: never 0,
-    which so few resamples could not show.
+    labels: (N,). scores_base, scores_measured: (N,), or (R, N) of R trainings, whose AUCs are then
+    averaged in every resample: the interval is that of the mean gain of these trained models.
+    low and high are percentiles of the resampled gains. p_value = 2 min(#(gain <= 0) + 1,
+    #(gain >= 0) + 1) / (samples + 1), at most 1: never 0, which so few resamples could not show.
     Raises ValueError as `bootstrap_interval` does.
     """
-    base, measured = _resampled_aucs(labels, [scores_base, scores_measured], samples, seed)
-    gains = measured - base
+    before, after = _scorings(scores_base), _scorings(scores_measured)
+    resampled = _resampled_aucs(labels, [*before, *after], samples, seed)
+    gains = resampled[len(before) :].mean(axis=0) - resampled[: len(before)].mean(axis=0)
     low, high = np.quantile(gains, [0.025, 0.975])
     fewest = min(np.count_nonzero(gains <= 0), np.count_nonzero(gains >= 0))
+    means = (np.mean([auc(labels, scores) for scores in side]) for side in (after, before))
     return PairedResult(
-        difference=auc(labels, scores_measured) - auc(labels, scores_base),
+        difference=float(next(means) - next(means)),
         low=float(low),
         high=float(high),
         p_value=min(1.0, 2 * (fewest + 1) / (samples + 1)),
@@ -133,6 +137,29 @@ def summarise(values: Any) -> Summary:
     column = float_column("values", values)
     std = float(column.std(ddof=1)) if len(column) > 1 else np.nan
     return Summary(float(column.mean()), std, len(column))
+
+
+def holm(p_values: Any) -> np.ndarray:
+    """p values corrected for their number by Holm's step-down method, (n,) in the given order.
+
+    The i-th smallest of m is multiplied by m - i + 1, never falls below a smaller one's, and is at
+    most 1: rejecting those below 0.05 errs at all with a chance of 5 % at most. nan stays nan and
+    does not count. Raises ValueError for values outside 0..1.
+    """
+    values = np.asarray(p_values, dtype=np.float64)
+    known = np.flatnonzero(~np.isnan(values))
+    if np.any((values[known] < 0) | (values[known] > 1)):
+        raise ValueError(f"p_values must lie in 0..1, got {values[known]}")
+    order = known[np.argsort(values[known], kind="stable")]
+    corrected = np.full(values.shape, np.nan)
+    steps = values[order] * np.arange(len(order), 0, -1)
+    corrected[order] = np.minimum(np.maximum.accumulate(steps), 1.0)
+    return corrected
+
+
+def _scorings(scores: Any) -> list[Any]:
+    """One scoring, (N,), or several, (R, N), as a list."""
+    return list(scores) if np.ndim(scores) == 2 else [scores]
 
 
 def _resampled_aucs(labels: Any, scorings: list[Any], samples: int, seed: int) -> np.ndarray:

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,19 +15,19 @@ import yaml
 from recbole_mars.data.files import write_whole
 from recbole_mars.evaluation import (
     GROUP_NAMES,
-    UndefinedMetricError,
-    auc,
-    bootstrap_interval,
-    log_loss,
+    Impressions,
     paired_bootstrap,
     paired_t_test,
     rela_impr,
     summarise,
 )
 from recbole_mars.experiments.comparison import ComparisonData, RunCurves
+from recbole_mars.experiments.plan import planned_runs
+from recbole_mars.experiments.records import load_scores
 from recbole_mars.experiments.report import write_report
-from recbole_mars.experiments.tables import markdown_table, side_by_side
-from recbole_mars.plugin.scored_run import run_fingerprint, scored_run
+from recbole_mars.experiments.runner import Runner
+from recbole_mars.experiments.spec import read_experiment
+from recbole_mars.experiments.tables import GROUP_METRICS, markdown_table, side_by_side
 from recbole_mars.plugin.stage_one_view import view_stage_one
 
 __all__ = ["Record", "compare", "summarise_seeds"]
@@ -39,43 +38,38 @@ _AUGMENTATION = {BASE: "none", MEASURED: "mars"}
 
 @dataclass(frozen=True)
 class Record:
-    """One finished run. users, groups (activity), labels and scores: (T,) of the test set."""
+    """One finished run: what its record holds, and the scored impressions of the test set."""
 
-    name: str
-    seed: int
-    train_loss: list[float]
-    valid_auc: list[float]
-    best_valid_auc: float
-    seconds: float
-    users: np.ndarray
-    groups: np.ndarray
-    labels: np.ndarray
-    scores: np.ndarray
+    content: Mapping[str, Any]
+    test: Impressions
 
-    def rows(self, group: str) -> np.ndarray:
-        """Mask of the impressions of "all", "low", "mid" or "high"."""
-        if group == "all":
-            return np.ones(len(self.labels), dtype=bool)
-        return self.groups == GROUP_NAMES.index(group)
+    @property
+    def name(self) -> str:
+        return str(self.content["method"])
+
+    @property
+    def seconds(self) -> float:
+        """From reading the data to the last score."""
+        return float(self.content["seconds"]["total"])
 
     def metrics(self) -> dict[str, float]:
         """auc, log_loss, auc_low, auc_mid, auc_high of the test set; nan where undefined."""
-        found = {"auc": _auc_or_nan(self.labels, self.scores)}
-        found["log_loss"] = log_loss(self.labels, self.scores)
-        for group in GROUP_NAMES:
-            mine = self.rows(group)
-            found[f"auc_{group}"] = _auc_or_nan(self.labels[mine], self.scores[mine])
-        return found
+        return {
+            name: self.content["test"].get(name, float("nan"))
+            for name in ("log_loss", *GROUP_METRICS.values())
+        }
 
-    def intervals(self) -> dict[str, tuple[float, float]]:
-        """95 % bootstrap intervals of the metrics that are defined."""
-        found = {"log_loss": bootstrap_interval(self.labels, self.scores, "log_loss")}
-        for group in ("all", *GROUP_NAMES):
-            mine = self.rows(group)
-            if len(np.unique(self.labels[mine])) == 2:
-                name = "auc" if group == "all" else f"auc_{group}"
-                found[name] = bootstrap_interval(self.labels[mine], self.scores[mine])
-        return found
+    def curves(self) -> RunCurves:
+        """What a report shows of this run."""
+        return RunCurves(
+            self.name,
+            self.content["seed"],
+            self.content["curves"]["train_loss"],
+            self.content["curves"]["valid_auc"],
+            self.metrics(),
+            self.test.intervals(),
+            self.seconds,
+        )
 
 
 def compare(
@@ -90,33 +84,18 @@ def compare(
 ) -> list[Record]:
     """Train DIN and MARS with every seed, print them side by side and write a report.
 
-    settings: RecBole configuration that both share. folder gets runs/ (one record a run, never
-    run again while settings, data, features and version stay the same), config.yaml,
-    metrics.json, report.html and overview.png. command and version are told in the report.
-    Returns the records.
+    settings: RecBole configuration that both share. folder gets the records (never made again
+    while settings, data and features stay the same), config.yaml, metrics.json, report.html and
+    overview.png. command and version are told in the report. Returns the records.
+
+    Raises what a run raised, after the others have been made.
     """
     target = Path(folder)
-    target.mkdir(parents=True, exist_ok=True)
-    records = []
-    for seed in seeds:
-        for name, augmentation in _AUGMENTATION.items():
-            tell(f"\n== {name}, seed {seed} ==")
-            run_settings = {**settings, "seed": seed, "augmentation": augmentation}
-            records.append(_run_once(name, dataset, run_settings, target / "runs", version, tell))
+    settings = {**settings, "checkpoint_dir": str(target / "artifacts")}
+    records = _records(dataset, settings, target, seeds, tell)
     base, measured = records[:2]
     gains = {group: _gain(base, measured, group) for group in ("all", *GROUP_NAMES)}
-    runs = [
-        RunCurves(
-            record.name,
-            record.seed,
-            record.train_loss,
-            record.valid_auc,
-            record.metrics(),
-            record.intervals(),
-            record.seconds,
-        )
-        for record in (base, measured)
-    ]
+    runs = [record.curves() for record in (base, measured)]
     tell(f"\nTest set of {dataset}, seed {seeds[0]}, with 95 % bootstrap intervals\n")
     tell(side_by_side(runs, gains))
     if len(seeds) > 1:
@@ -186,83 +165,52 @@ def summarise_seeds(records: Sequence[Record]) -> str:
     return markdown_table(rows, header)
 
 
-def _run_once(
-    name: str,
+def _records(
     dataset: str,
     settings: Mapping[str, Any],
     folder: Path,
-    version: str,
+    seeds: Sequence[int],
     tell: Callable[[str], None],
-) -> Record:
-    words = json.dumps(
-        [
-            version,
-            run_fingerprint("MARS", dataset, settings),
-            sorted((k, str(v)) for k, v in settings.items()),
-        ]
+) -> list[Record]:
+    """The records of both models with the first seed, then with the others."""
+    shown = {"state": "INFO", "show_progress": True}
+    experiment = read_experiment(
+        {
+            "settings": {k: v for k, v in settings.items() if k not in ("eval_args", *shown)},
+            "datasets": {dataset: {}},
+            "splits": {"split": settings.get("eval_args", {})},
+            "methods": {name: {"augmentation": way} for name, way in _AUGMENTATION.items()},
+            "seeds": list(seeds),
+        }
     )
-    stem = f"{name}-{settings['seed']}-{hashlib.sha256(words.encode()).hexdigest()[:8]}"
-    file = folder / f"{stem}.npz"
-    if file.is_file():
-        tell(f"already recorded in {file}")
-        return _read_record(file)
-    run = scored_run("MARS", dataset, settings)
-    record = Record(
-        name=name,
-        seed=int(settings["seed"]),
-        train_loss=run.train_loss,
-        valid_auc=run.valid_score,
-        best_valid_auc=run.best_valid_score,
-        seconds=run.seconds,
-        users=run.users,
-        groups=run.groups,
-        labels=run.labels,
-        scores=run.scores,
-    )
-    folder.mkdir(parents=True, exist_ok=True)
-    unfinished = file.with_suffix(".tmp.npz")
-    np.savez_compressed(unfinished, **asdict(record))
-    os.replace(unfinished, file)
-    tell(f"test AUC {record.metrics()['auc']:.4f} after {record.seconds:.0f} s")
-    return record
-
-
-def _read_record(file: Path) -> Record:
-    with np.load(file, allow_pickle=False) as stored:
-        values = dict(stored)
-    return Record(
-        name=str(values["name"]),
-        seed=int(values["seed"]),
-        train_loss=values["train_loss"].tolist(),
-        valid_auc=values["valid_auc"].tolist(),
-        best_valid_auc=float(values["best_valid_auc"]),
-        seconds=float(values["seconds"]),
-        **{name: values[name] for name in ("users", "groups", "labels", "scores")},
-    )
+    show = {key: settings.get(key, default) for key, default in shown.items()}
+    planned = planned_runs(experiment)
+    for failure in Runner(experiment, folder, tell=tell, show=show).run(planned):
+        raise failure.error
+    return [
+        Record(
+            json.loads((folder / "records" / f"{run.stem}.json").read_text(encoding="utf-8")),
+            load_scores(folder / "scores" / f"{run.stem}.npz"),
+        )
+        for run in planned
+    ]
 
 
 def _gain(base: Record, measured: Record, group: str) -> Any:
-    mine = base.rows(group)
-    if len(np.unique(base.labels[mine])) < 2:
+    mine = base.test.rows(group)
+    labels = base.test.labels[mine]
+    if len(np.unique(labels)) < 2:
         return None
-    return paired_bootstrap(base.labels[mine], base.scores[mine], measured.scores[mine])
+    return paired_bootstrap(labels, base.test.scores[mine], measured.test.scores[mine])
 
 
 def _plain(record: Record) -> dict[str, Any]:
     return {
         "name": record.name,
-        "seed": record.seed,
+        "seed": record.content["seed"],
         "test": record.metrics(),
-        "intervals": record.intervals(),
-        "best_valid_auc": record.best_valid_auc,
-        "valid_auc": record.valid_auc,
-        "train_loss": record.train_loss,
+        "intervals": record.test.intervals(),
+        "valid": record.content["valid"],
+        **record.content["curves"],
         "seconds": record.seconds,
     }
-
-
-def _auc_or_nan(labels: np.ndarray, scores: np.ndarray) -> float:
-    try:
-        return auc(labels, scores) if len(labels) else float("nan")
-    except UndefinedMetricError:
-        return float("nan")

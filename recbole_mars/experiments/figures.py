@@ -1,19 +1,14 @@
 """The figures of a comparison, as SVG for the page and as one PNG overview.
 
-In the SVG every colour is a CSS variable with the colour as its fallback, and text is text: a
-page can give it a dark theme and its own font. The same data gives the same bytes. A figure
-without data is the empty string.
+The same data gives the same bytes. A figure without data is the empty string.
 
 Dimension letters: N items, D width.
 """
 
 from __future__ import annotations
 
-import io
-import re
 import textwrap
 from collections.abc import Callable
-from typing import Any
 
 import matplotlib
 import numpy as np
@@ -24,6 +19,14 @@ from matplotlib.ticker import MaxNLocator
 
 from recbole_mars.experiments import tables
 from recbole_mars.experiments.comparison import ComparisonData, model_names
+from recbole_mars.experiments.drawing import (
+    PALETTE,
+    STYLE,
+    draw_estimate,
+    literal,
+    saved,
+    svg,
+)
 
 _Draw = Callable[[FigureBase, ComparisonData], None]
 
@@ -38,43 +41,6 @@ __all__ = [
     "training_curves",
 ]
 
-# Okabe and Ito's colours for all kinds of sight, their purple darkened, and the page's greys.
-_PALETTE = {
-    "base": "#0072b2",
-    "measured": "#d55e00",
-    "text": "#009e73",
-    "image": "#b8569b",
-    "other": "#8b949e",
-    "ink": "#24292f",
-    "axis": "#98a0a9",
-    "grid": "#e4e8ec",
-    "paper": "#ffffff",
-}
-_STYLE: dict[Any, Any] = {
-    "font.family": ["DejaVu Sans"],
-    "font.size": 8.5,
-    "axes.titlesize": 9,
-    "axes.titlelocation": "left",
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.formatter.useoffset": False,
-    "axes.grid": True,
-    "axes.axisbelow": True,
-    "xtick.major.size": 0,
-    "ytick.major.size": 0,
-    "legend.frameon": False,
-    **dict.fromkeys(
-        ("text.color", "axes.labelcolor", "xtick.color", "ytick.color"), _PALETTE["ink"]
-    ),
-    "axes.edgecolor": _PALETTE["axis"],
-    "grid.color": _PALETTE["grid"],
-    "axes.facecolor": "none",
-    "figure.facecolor": "none",
-    "figure.constrained_layout.w_pad": 0.08,
-    "figure.constrained_layout.h_pad": 0.06,
-    "svg.fonttype": "none",
-    "svg.hashsalt": "recbole_mars",
-}
 _GROUP_ROWS = (3.0, 2.0, 1.0, 0.0)
 _ITEMS_SHOWN = 200
 _CURVES = {
@@ -132,10 +98,10 @@ def overview(data: ComparisonData) -> Figure:
     )
     panels = [draw for available, draw in choice if available(data)][:4]
     rows = 2 if len(panels) == 4 else 1
-    with matplotlib.rc_context(_STYLE):
+    with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(11, 0.5 + 2.8 * rows), layout="constrained", facecolor="white")
         title = f"{data.dataset}: {tables.headline(data.runs, data.gains)}"
-        figure.suptitle(_plain(textwrap.fill(title, 120)), x=0.01, ha="left", weight="bold")
+        figure.suptitle(literal(textwrap.fill(title, 120)), x=0.01, ha="left", weight="bold")
         if panels:
             cells = figure.subfigures(rows, len(panels) // rows, squeeze=False).flat
             for cell, draw in zip(cells, panels):
@@ -145,31 +111,11 @@ def overview(data: ComparisonData) -> Figure:
 
 def png(figure: Figure) -> bytes:
     """A figure as a PNG picture of 200 dots an inch."""
-    return _saved(figure, format="png", dpi=200, metadata={"Software": None})
+    return saved(figure, format="png", dpi=200, metadata={"Software": None})
 
 
 def _svg(name: str, draw: _Draw, data: ComparisonData, size: tuple[float, float]) -> str:
-    with matplotlib.rc_context(_STYLE):
-        figure = Figure(figsize=size, layout="constrained")
-        draw(figure, data)
-    unset = dict.fromkeys(("Creator", "Date", "Format", "Type"))
-    text = _saved(figure, format="svg", metadata=unset).decode()
-    text = text[text.index("<svg") :]  # a page has no room for the XML prologue
-    text = re.sub(r'(\bid="|href="#|url\(#)', rf"\g<1>{name}-", text)  # ids are unique in a page
-    for role, colour in _PALETTE.items():
-        text = text.replace(colour, f"var(--{role}, {colour})")
-    return text
-
-
-def _saved(figure: Figure, **options: Any) -> bytes:
-    buffer = io.BytesIO()
-    with matplotlib.rc_context(_STYLE):  # ticks are made as late as this
-        figure.savefig(buffer, **options)
-    return buffer.getvalue()
-
-
-def _plain(text: str) -> str:
-    return text.replace("$", r"\$")  # else two of them would start a formula
+    return svg(name, lambda figure: draw(figure, data), size)
 
 
 def _given(*arrays: np.ndarray) -> bool:
@@ -184,11 +130,11 @@ def _has_results(data: ComparisonData) -> bool:
 def _draw_results(figure: FigureBase, data: ComparisonData) -> None:
     left, right = figure.subplots(1, 2)
     for i, name in enumerate(model_names(data.runs)):
-        colour = _PALETTE[("base", "measured")[i]]
+        colour = PALETTE[("base", "measured")[i]]
         for key, y in zip(tables.GROUP_METRICS.values(), _GROUP_ROWS):
             estimate = tables.estimate(data.runs, name, key)
-            _draw_estimate(left, estimate, y + (0.12, -0.12)[i], colour, filled=True)
-        left.plot([], [], "o", color=colour, label=_plain(name))
+            draw_estimate(left, *estimate, y + (0.12, -0.12)[i], colour)
+        left.plot([], [], "o", color=colour, label=literal(name))
     left.legend(loc="lower left", bbox_to_anchor=(0, 1), ncol=2, borderaxespad=0.1)
     left.set_xlabel("test AUC with 95 % interval")
     _name_groups(left)
@@ -200,25 +146,17 @@ def _draw_gains(figure: FigureBase, data: ComparisonData) -> None:
 
 
 def _draw_gain_axes(axes: Axes, data: ComparisonData) -> None:
-    base, measured = map(_plain, model_names(data.runs))
+    base, measured = map(literal, model_names(data.runs))
     axes.set_title("Gain in AUC (filled: p < 0.05)")
-    axes.axvline(0, color=_PALETTE["axis"], linewidth=1)
+    axes.axvline(0, color=PALETTE["axis"], linewidth=1)
     for group, y in zip(tables.GROUP_METRICS, _GROUP_ROWS):
         gain = tables.gain_of(data.runs, data.gains, group)
-        estimate, filled = tables.Estimate(*gain[:3]), tables.verdict(gain) in ("better", "worse")
-        _draw_estimate(axes, estimate, y, _PALETTE["measured"], filled)
+        filled = tables.verdict(gain) in ("better", "worse")
+        draw_estimate(axes, *gain[:3], y, PALETTE["measured"], filled)
         note = tables.number(gain.difference, "+.4f").replace("-", "\N{MINUS SIGN}")
         axes.annotate(note, (1.02, y), xycoords=("axes fraction", "data"), va="center")
     axes.set_xlabel(f"AUC of {measured} minus AUC of {base}")
     _name_groups(axes)
-
-
-def _draw_estimate(
-    axes: Axes, estimate: tables.Estimate, y: float, colour: str, filled: bool
-) -> None:
-    axes.plot([estimate.low, estimate.high], [y, y], color=colour, linewidth=1.6)
-    face = colour if filled else _PALETTE["paper"]
-    axes.plot([estimate.value], [y], "o", color=colour, markerfacecolor=face)
 
 
 def _name_groups(axes: Axes) -> None:
@@ -236,13 +174,13 @@ def _training_panels(data: ComparisonData) -> list[tuple[str, str]]:
 def _draw_training(figure: FigureBase, data: ComparisonData) -> None:
     panels = _training_panels(data)
     grid = figure.subplots(1, len(panels), squeeze=False).ravel()
-    colours = dict(zip(model_names(data.runs), (_PALETTE["base"], _PALETTE["measured"])))
+    colours = dict(zip(model_names(data.runs), (PALETTE["base"], PALETTE["measured"])))
     first = {run.name: run for run in reversed(data.runs)}  # stands for all seeds in the legend
     for axes, (field, title) in zip(grid, panels):
         axes.set_title(title)
         for run in data.runs:
             curve = np.asarray(getattr(run, field), dtype=float)
-            label = _plain(run.name) if run is first[run.name] else None
+            label = literal(run.name) if run is first[run.name] else None
             _draw_curve(axes, curve, colours[run.name], label)
             if field == "valid_auc" and np.isfinite(curve).any():
                 best = np.nanargmax(curve)
@@ -260,8 +198,8 @@ def _draw_alignment_curves(figure: FigureBase, data: ComparisonData) -> None:
     grid = figure.subplots(-(-len(names) // 3), 3, squeeze=False).ravel()
     for axes, name in zip(grid, names):
         curve = np.asarray(data.alignment_curves[name], dtype=float)
-        _draw_curve(axes, curve, _PALETTE["measured"])
-        axes.set_title(_CURVES.get(name, _plain(name)))
+        _draw_curve(axes, curve, PALETTE["measured"])
+        axes.set_title(_CURVES.get(name, literal(name)))
     for axes in grid[len(names) :]:
         axes.remove()
 
@@ -294,11 +232,11 @@ def _draw_alignment(figure: FigureBase, data: ComparisonData) -> None:
         shown = np.linspace(0, len(text) - 1, min(len(text), _ITEMS_SHOWN)).astype(int)
         links = np.stack([text_plane[shown], image_plane[shown]], axis=1)
         axes.add_collection(
-            LineCollection(links, colors=_PALETTE["other"], linewidths=0.6, alpha=0.35)
+            LineCollection(links, colors=PALETTE["other"], linewidths=0.6, alpha=0.35)
         )
         for plane, role, marker in ((text_plane, "text", "o"), (image_plane, "image", "^")):
             axes.plot(
-                *plane[shown].T, marker, color=_PALETTE[role], markersize=3, alpha=0.8, label=role
+                *plane[shown].T, marker, color=PALETTE[role], markersize=3, alpha=0.8, label=role
             )
         axes.grid(visible=False)
         axes.set_aspect("equal", adjustable="datalim")
@@ -375,7 +313,7 @@ def _draw_histogram(
     """Draw the shares of values between edges, and their median, which is returned."""
     heights = 100 * np.histogram(values, edges)[0] / len(values)
     median = float(np.median(values))
-    colour = _PALETTE[role]
+    colour = PALETTE[role]
     axes.stairs(heights, edges, fill=True, color=colour, alpha=0.35)
     axes.stairs(heights, edges, color=colour, linewidth=1.4, label=label)
     axes.axvline(median, color=colour, linewidth=1.2, linestyle="--")

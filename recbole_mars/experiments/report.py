@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
@@ -15,6 +14,7 @@ import numpy as np
 from recbole_mars.data.files import write_whole
 from recbole_mars.experiments import figures, tables
 from recbole_mars.experiments.comparison import ComparisonData, RunCurves
+from recbole_mars.experiments.page import BADGES, document, figure_element, table_element, typeset
 
 __all__ = ["write_report"]
 
@@ -94,57 +94,6 @@ _SECTIONS = (
     ),
 )
 
-_BADGES = {
-    "better": "Significant gain",
-    "worse": "Significant loss",
-    "open": "No significant difference",
-    "undefined": "No conclusion",
-}
-
-_STYLE = """
-:root { color-scheme: light dark; --ink: #24292f; --quiet: #57606a; --paper: #ffffff;
-  --page: #f6f7f9; --line: #d9dee3; --better: #1a7f4b; --worse: #b3261e; --open: #57606a;
-  --undefined: #57606a; }
-@media (prefers-color-scheme: dark) { :root { --ink: #e6e9ec; --quiet: #9ba5af; --paper: #171b20;
-  --page: #0f1215; --line: #2d343b; --better: #4cc38a; --worse: #ff8a80; --open: #9ba5af;
-  --undefined: #9ba5af; --base: #56b4e9; --measured: #f08c3e; --text: #2fc79a; --image: #e08fc7;
-  --other: #8b949e; --axis: #6a737d; --grid: #262c33; } }
-* { box-sizing: border-box; }
-body { margin: 0; overflow-wrap: anywhere; background: var(--page); color: var(--ink);
-  font: 16px/1.55 system-ui, -apple-system, "Segoe UI", Roboto, "DejaVu Sans", sans-serif; }
-main { max-width: 58rem; margin: 0 auto; padding: 2.5rem 1.25rem 4rem; }
-h1 { font-size: 1.9rem; line-height: 1.2; margin: 0 0 1.25rem; }
-h2 { font-size: 1.15rem; margin: 2.5rem 0 .6rem; }
-p { margin: .5rem 0; }
-.card, figure { margin: 0; padding: 1.1rem 1.25rem; overflow-x: auto; background: var(--paper);
-  border: 1px solid var(--line); border-radius: 10px; }
-.card + .card { margin-top: .75rem; }
-.verdict { border-left: 5px solid var(--tone); }
-.badge { color: var(--tone); font-weight: 650; font-size: .85rem; letter-spacing: .02em; }
-.headline { font-size: 1.2rem; line-height: 1.45; margin: .2rem 0 .6rem; }
-.quiet, figcaption { color: var(--quiet); font-size: .875rem; }
-figcaption { margin-top: .7rem; }
-figure svg { display: block; width: 100%; min-width: 34rem; height: auto; }
-figure svg text { font-family: inherit !important; }
-table { border-collapse: collapse; width: 100%; font-size: .9rem;
-  font-variant-numeric: tabular-nums; }
-th, td { padding: .4rem .8rem .4rem 0; text-align: left; vertical-align: top;
-  border-bottom: 1px solid var(--line); white-space: nowrap; }
-tbody tr:last-child > * { border-bottom: 0; }
-th { font-weight: 600; }
-tbody th { font-weight: 400; }
-.part { padding-left: 1.1rem; color: var(--quiet); }
-details td { white-space: normal; overflow-wrap: anywhere; }
-.facts { display: grid; grid-template-columns: repeat(auto-fill, minmax(12.5rem, 1fr));
-  gap: .9rem 1.5rem; }
-dt { color: var(--quiet); font-size: .8rem; line-height: 1.35; }
-dd { margin: 0; font-weight: 600; font-variant-numeric: tabular-nums; overflow-wrap: anywhere; }
-pre { margin: 0; white-space: pre-wrap; overflow-wrap: anywhere; font-size: .875rem; }
-summary { cursor: pointer; }
-details[open] summary { margin-bottom: .6rem; }
-@media print { body { background: none; } figure, .card { break-inside: avoid; } }
-"""
-
 
 def _page(data: ComparisonData) -> str:
     base, measured = map(escape, tables.model_names(data.runs))
@@ -152,27 +101,17 @@ def _page(data: ComparisonData) -> str:
     judged = tables.verdict(tables.gain_of(data.runs, data.gains, "all"))
     said = tables.headline(data.runs, data.gains)
     doubts = " ".join(tables.reservations(data.runs, data.gains))
-    comparison = _table(*tables.comparison_rows(data.runs, data.gains))
+    comparison = table_element(*tables.comparison_rows(data.runs, data.gains))
     sections = "".join(_figure(section, data) for section in _SECTIONS)
-    return f"""<!DOCTYPE html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<title>{title}</title>
-<style>{_STYLE}</style>
-</head>
-<body>
-<main>
-<h1>{title}</h1>
+    body = f"""<h1>{title}</h1>
 <div class="card verdict" style="--tone: var(--{judged})">
-<p class="badge">{_BADGES[judged]}</p>
-<p class="headline">{_typeset(escape(said))}</p>
-<p class="quiet">{_typeset(escape(doubts))}</p>
+<p class="badge">{BADGES[judged]}</p>
+<p class="headline">{typeset(escape(said))}</p>
+<p class="quiet">{typeset(escape(doubts))}</p>
 </div>
 <h2>Side by side</h2>
 <div class="card">
-{_typeset(comparison)}
+{typeset(comparison)}
 <p class="quiet">In brackets: 95 % intervals, by bootstrap over test impressions; those of the
 difference and p are paired. AUC: higher is better. Log loss: lower is better. RelaImpr: the gain
 in AUC above the 0.5 of random scores (MARS, eq. 20). Three groups are tested at once, so a single
@@ -180,28 +119,24 @@ p below 0.05 among them is weak evidence. Of several seeds the means are shown.<
 </div>
 {sections}
 <h2>The runs</h2>
-<div class="card">{_table(*_run_rows(data.runs))}</div>
+<div class="card">{table_element(*_run_rows(data.runs))}</div>
 <h2>The data, and what it took</h2>
 {_facts(data.statistics)}
 <h2>Do it again</h2>
 <div class="card"><pre><code>{escape(data.command)}</code></pre></div>
 <details class="card"><summary>Configuration ({len(data.settings)} settings)</summary>
-{_table(["setting", "value"], [[name, str(value)] for name, value in data.settings.items()])}
+{table_element(["setting", "value"], [[name, str(value)] for name, value in data.settings.items()])}
 </details>
-<p class="quiet">Written by recbole_mars {escape(data.version)}.</p>
-</main>
-</body>
-</html>
-"""
+<p class="quiet">Written by recbole_mars {escape(data.version)}.</p>"""
+    return document(title, body)
 
 
 def _figure(section: _Section, data: ComparisonData) -> str:
-    svg = section.draw(data)
     heading = f"<h2>{section.heading}</h2>\n"
+    svg = section.draw(data)
     if not svg:
         return f'{heading}<p class="quiet">{section.without}</p>\n'
-    svg = svg.replace("<svg ", f'<svg role="img" aria-label="{section.heading}" ', 1)
-    return f"{heading}<figure>{svg}<figcaption>{section.caption}</figcaption></figure>\n"
+    return heading + figure_element(svg, section.heading, section.caption)
 
 
 def _run_rows(runs: Sequence[RunCurves]) -> tuple[list[str], list[list[str]]]:
@@ -235,17 +170,6 @@ def _facts(values: Mapping[str, object]) -> str:
     return f'<dl class="card facts">\n{facts}</dl>'
 
 
-def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    head = "".join(f'<th scope="col">{escape(cell)}</th>' for cell in header)
-    body = "".join(
-        f'<tr><th scope="row" class="{"part" if first[:1] == " " else ""}">{escape(first)}</th>'
-        + "".join(f"<td>{escape(cell)}</td>" for cell in rest)
-        + "</tr>\n"
-        for first, *rest in rows
-    )
-    return f"<table><thead><tr>{head}</tr></thead><tbody>\n{body}</tbody></table>"
-
-
 def _value(value: object) -> str:
     """A whole number with thousands apart, another with four digits, anything else as it is."""
     if isinstance(value, bool) or not isinstance(value, Real):
@@ -256,8 +180,3 @@ def _value(value: object) -> str:
     if isinstance(value, Integral) or abs(number) >= 1000:
         return f"{number:,.0f}"
     return f"{number:.4g}"
-
-
-def _typeset(text: str) -> str:
-    """Hyphens before numbers, which a terminal needs, as minus signs."""
-    return re.sub(r"(?<!\w)-(?=[\d ])", "\N{MINUS SIGN}", text)

@@ -23,6 +23,7 @@ __all__ = [
     "estimate",
     "gain_of",
     "headline",
+    "judgement",
     "markdown_table",
     "number",
     "reservations",
@@ -93,7 +94,7 @@ def headline(runs: Sequence[RunCurves], gains: Gains) -> str:
     seeds = len({run.seed for run in runs})
     return (
         f"{measured} is {merit} over {base} (AUC {after:.4f} against {before:.4f}), "
-        f"{_judgement(gain_of(runs, gains, 'all'))} with {seeds if seeds > 1 else 'one'} "
+        f"{judgement(gain_of(runs, gains, 'all'))} with {seeds if seeds > 1 else 'one'} "
         f"seed{'s' if seeds > 1 else ''}."
     )
 
@@ -105,7 +106,7 @@ def reservations(runs: Sequence[RunCurves], gains: Gains) -> list[str]:
     sentences = [
         "For low-active users an AUC is undefined."
         if math.isnan(low.difference)
-        else f"For low-active users: {low.difference:+.4f} AUC, {_judgement(low)}."
+        else f"For low-active users: {low.difference:+.4f} AUC, {judgement(low)}."
     ]
     aucs = {(run.name, run.seed): run.test.get("auc", math.nan) for run in runs}
     shared = [seed for name, seed in aucs if name == base and (measured, seed) in aucs]
@@ -126,6 +127,16 @@ def verdict(gain: PairedResult) -> str:
     if gain.p_value >= _SIGNIFICANT or gain.difference == 0:
         return "open"
     return "better" if gain.difference > 0 else "worse"
+
+
+def judgement(gain: PairedResult) -> str:
+    """p and what it allows to say, in words."""
+    judged = verdict(gain)
+    if judged == "undefined":
+        return "p undefined: no conclusion"
+    words = "not significant" if judged == "open" else f"significantly {judged}"
+    equation = "< 0.001" if gain.p_value < 0.001 else f"= {gain.p_value:.3f}"
+    return f"p {equation}: {words}"
 
 
 def estimate(runs: Sequence[RunCurves], name: str, key: str) -> Estimate:
@@ -152,15 +163,6 @@ def _relative_gain(runs: Sequence[RunCurves]) -> float:
     """RelaImpr in percent; nan if the base is no better than chance, where it means nothing."""
     before, after = (estimate(runs, name, "auc").value for name in model_names(runs))
     return rela_impr(after, before) if before > 0.5 else math.nan
-
-
-def _judgement(gain: PairedResult) -> str:
-    judged = verdict(gain)
-    if judged == "undefined":
-        return "p undefined: no conclusion"
-    words = "not significant" if judged == "open" else f"significantly {judged}"
-    equation = "< 0.001" if gain.p_value < 0.001 else f"= {gain.p_value:.3f}"
-    return f"p {equation}: {words}"
 
 
 def _p_value(p: float) -> str:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import copy
 import difflib
+import os
 import re
 from collections.abc import Callable, Iterable, Mapping
 from functools import cache
@@ -49,6 +50,7 @@ __all__ = [
     "cmr_settings",
     "cmrsi_settings",
     "coserec_settings",
+    "data_folder",
     "din_settings",
     "donor_time",
     "explain_unknown_model",
@@ -170,6 +172,18 @@ def _check_type(key: str, value: Any, default: Any) -> None:
             if not isinstance(value, allowed) or (kind is not bool and isinstance(value, bool)):
                 raise ValueError(f"{key} must be {name}, got {value!r}; its default is {default}")
             return
+
+
+def data_folder(config: Config) -> str:
+    """The folder with the data set's atomic files.
+
+    RecBole reads ml-100k from its own package whatever data_path says; where one is given, it is
+    meant.
+    """
+    asked = config.external_config_dict.get("data_path")
+    if asked and config["dataset"] == "ml-100k":
+        return os.path.join(str(asked), "ml-100k")
+    return str(config["data_path"])
 
 
 def known_models() -> set[str]:

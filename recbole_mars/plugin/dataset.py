@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-import os
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -17,7 +17,7 @@ from recbole.sampler import SeqSampler
 from recbole_mars.augmentation import Augmenter
 from recbole_mars.data import TEST, TRAIN, VALID, HistoryIndex, InteractionLog
 from recbole_mars.plugin.catalogue import ItemCatalogue, ItemFeatures
-from recbole_mars.plugin.config import needs_stage_one
+from recbole_mars.plugin.config import data_folder, needs_stage_one
 from recbole_mars.plugin.histories import PHASE_NAMES, Histories, phases_of_first_rows
 from recbole_mars.plugin.log_rows import HistoryLengths, LogRows, RowNumbers
 from recbole_mars.plugin.prepared import KeptPreparation
@@ -92,11 +92,7 @@ class MultimodalDataset(KeptPreparation, FlatReading, VectorizedSplits, Sequenti
 
     def _get_preset(self) -> None:
         super()._get_preset()
-        # RecBole reads ml-100k from its own package whatever data_path says.
-        asked = self.config.external_config_dict.get("data_path")
-        if asked and self.dataset_name == "ml-100k":
-            self.dataset_path = os.path.join(str(asked), self.dataset_name)
-            self.config["data_path"] = self.dataset_path
+        self.dataset_path = self.config["data_path"] = data_folder(self.config)
 
     def data_augmentation(self) -> None:
         """Keep the interactions as flat columns; the targets are those with enough history."""
@@ -165,7 +161,14 @@ class MultimodalDataset(KeptPreparation, FlatReading, VectorizedSplits, Sequenti
         """Make the augmenter that the configuration asks for, training stage 1 if need be."""
         name = self.config["augmentation"]
         if self.histories.augmenter is None and name != "none":
+            begin = time.perf_counter()
             self.histories.augmenter = AUGMENTERS[name](self, self.config)
+            self.histories.seconds = time.perf_counter() - begin
+
+    @property
+    def reads_features(self) -> bool:
+        """Whether this run reads item features."""
+        return self._catalogue is not None
 
     def item_features(self) -> ItemFeatures:
         """Text and image features of all items, by internal id."""

@@ -25,6 +25,7 @@ class Histories:
         self.columns: dict[str, torch.Tensor] = {}
         self.augmenter: Augmenter | None = None
         self.epoch = 0
+        self.seconds = 0.0  # that making the augmenter took, stage 1 included
 
     def set_log(
         self, log: InteractionLog, columns: dict[str, torch.Tensor], index: HistoryIndex

@@ -6,6 +6,7 @@ import hashlib
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,86 +15,141 @@ from recbole.config import Config
 from recbole.data import create_dataset, data_preparation
 from recbole.utils import get_model, get_trainer, init_logger, init_seed
 
-from recbole_mars.plugin.config import needs_stage_one
+from recbole_mars.data import InteractionLog
+from recbole_mars.evaluation import Impressions
+from recbole_mars.plugin.dataset import ROW_FIELD
 from recbole_mars.plugin.metrics import user_groups
+from recbole_mars.plugin.peak_memory import peak_memory_mb, reset_peak_memory
 
-__all__ = ["ScoredRun", "run_fingerprint", "scored_run"]
+__all__ = ["ScoredRun", "scored_run"]
 
 
 @dataclass(frozen=True)
 class ScoredRun:
-    """A finished run with its best weights.
+    """A finished run, scored with its best weights.
 
-    train_loss, valid_score: one number an epoch, of those trained in this process.
-    users, groups, labels, scores: (T,) of the test impressions: internal user ids, activity groups
-    (0 low, 1 mid, 2 high), labels and predicted probabilities.
-    seconds: from reading the data to the last score.
+    train_loss: one number an epoch. valid_score: likewise, of the epochs trained in this process.
+    valid, test: the impressions held out; test is None where it was not asked for.
+    log: all interactions, with their split. text_present, image_present: (I,) which items have
+    features, by internal id; None where none were read.
+    epochs: trained; best_epoch: whose weights are the best, from 1. resumed: whether a killed run
+    was continued, so that the seconds are of its rest only.
+    seconds: "preparation" (reading and splitting), "stage_one" (with retrieval; next to none where
+    artifacts of an earlier run fit), "training", "valid" and "test" (one pass each) and "total".
+    peak_memory_mb: see recbole_mars.plugin.peak_memory.
     """
 
     train_loss: list[float]
     valid_score: list[float]
-    best_valid_score: float
-    users: np.ndarray
-    groups: np.ndarray
-    labels: np.ndarray
-    scores: np.ndarray
-    seconds: float
+    valid: Impressions
+    test: Impressions | None
+    log: InteractionLog
+    text_present: np.ndarray | None
+    image_present: np.ndarray | None
+    epochs: int
+    best_epoch: int
+    resumed: bool
+    seconds: dict[str, float]
+    peak_memory_mb: dict[str, float]
 
 
-def run_fingerprint(model: str, dataset: str, settings: Mapping[str, Any]) -> str:
-    """Hash of what a run reads: data, splits and, where it augments, item features."""
-    config = Config(model=model, dataset=dataset, config_dict=dict(settings))
-    data = create_dataset(config)
-    data.build()
-    found = data.fingerprint()
-    if needs_stage_one(config["augmentation"]):
-        found += data.item_features().fingerprint()
-    return hashlib.sha256(found.encode()).hexdigest()
+def scored_run(dataset: str, settings: Mapping[str, Any], *, test: bool = True) -> ScoredRun:
+    """Train a model as run_recbole does, and score what was held out with its best weights.
 
-
-def scored_run(model: str, dataset: str, settings: Mapping[str, Any]) -> ScoredRun:
-    """Train a model as run_recbole does, and score the test set with its best weights."""
-    begin = time.perf_counter()
+    settings: RecBole's keys and ours, `model` among them (by default MARS). test: False leaves
+    the test set unseen. The best weights are deleted in the end; artifacts of stage 1 stay, and a
+    killed run is continued by the same call.
+    """
+    reset_peak_memory()
+    clock = _Clock()
+    model = settings.get("model", "MARS")
     config = Config(model=model, dataset=dataset, config_dict=dict(settings))
     init_seed(config["seed"], config["reproducibility"])
     init_logger(config)
     data = create_dataset(config)
     train_data, valid_data, test_data = data_preparation(config, data)
+    prepared = train_data._dataset
+    prepared.prepare_augmentation()  # now, to time it; the trainer finds it done
+    clock.lap("preparation")
+    clock.move("preparation", "stage_one", prepared.histories.seconds)
     init_seed(config["seed"], config["reproducibility"])
-    network = get_model(config["model"])(config, train_data._dataset).to(config["device"])
+    network = get_model(config["model"])(config, prepared).to(config["device"])
     trainer = get_trainer(config["MODEL_TYPE"], config["model"])(config, network)
+    # RecBole names the file by the second, which two processes may share.
+    best = f"scored-{_digest(dataset, settings)}.pth"
+    trainer.saved_model_file = str(Path(config["checkpoint_dir"]) / best)
     valid_score: list[float] = []
-    best, _ = trainer.fit(
+    trainer.fit(
         train_data,
         valid_data,
         verbose=False,
         show_progress=config["show_progress"],
         callback_fn=lambda epoch, score: valid_score.append(float(score)),
     )
+    best_file = Path(trainer.saved_model_file)  # of a continued run, as it was called before
     # Unsafe for a stranger's file (it holds RecBole's Config object), but this run just wrote it.
-    checkpoint = torch.load(
-        trainer.saved_model_file, map_location=config["device"], weights_only=False
-    )
+    checkpoint = torch.load(best_file, map_location=config["device"], weights_only=False)
     network.load_state_dict(checkpoint["state_dict"])
-    users, labels, scores = _score(network, test_data, config)
+    clock.lap("training")
+    groups = user_groups(prepared.log, config)
+    valid = _score(network, valid_data, groups, config)
+    clock.lap("valid")
+    tested = _score(network, test_data, groups, config) if test else None
+    clock.lap("test")
+    features = prepared.item_features() if prepared.reads_features else None
+    best_file.unlink()
     return ScoredRun(
         train_loss=[float(loss) / len(train_data) for loss in trainer.train_loss_dict.values()],
         valid_score=valid_score,
-        best_valid_score=float(best),
-        users=users,
-        groups=user_groups(train_data._dataset.log, config)[users],
-        labels=labels,
-        scores=scores,
-        seconds=time.perf_counter() - begin,
+        valid=valid,
+        test=tested,
+        log=prepared.log,
+        text_present=features.text_present if features else None,
+        image_present=features.image_present if features else None,
+        epochs=len(trainer.train_loss_dict),
+        best_epoch=int(checkpoint["epoch"]) + 1,
+        resumed=trainer.start_epoch > 0,
+        seconds={name: round(value, 2) for name, value in clock.finish().items()},
+        peak_memory_mb=peak_memory_mb(),
     )
 
 
+class _Clock:
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = {}
+        self._begin = self._last = time.perf_counter()
+
+    def lap(self, name: str) -> None:
+        now = time.perf_counter()
+        self.seconds[name], self._last = now - self._last, now
+
+    def move(self, source: str, target: str, seconds: float) -> None:
+        self.seconds[source] -= seconds
+        self.seconds[target] = seconds
+
+    def finish(self) -> dict[str, float]:
+        return {**self.seconds, "total": time.perf_counter() - self._begin}
+
+
+def _digest(dataset: str, settings: Mapping[str, Any]) -> str:
+    words = repr([dataset, sorted((key, str(value)) for key, value in settings.items())])
+    return hashlib.sha256(words.encode()).hexdigest()[:16]
+
+
 @torch.inference_mode()
-def _score(network: Any, data: Any, config: Config) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _score(network: Any, data: Any, groups: np.ndarray, config: Config) -> Impressions:
     network.eval()
-    users, labels, scores = [], [], []
+    columns: dict[str, list[np.ndarray]] = {"users": [], "labels": [], "scores": [], "rows": []}
     for interaction, *_ in data:
-        scores.append(network.predict(interaction.to(config["device"])).cpu().numpy())
-        users.append(interaction[config["USER_ID_FIELD"]].cpu().numpy())
-        labels.append(interaction[config["LABEL_FIELD"]].cpu().numpy())
-    return np.concatenate(users), np.concatenate(labels), np.concatenate(scores)
+        columns["scores"].append(network.predict(interaction.to(config["device"])).cpu().numpy())
+        columns["users"].append(interaction[config["USER_ID_FIELD"]].cpu().numpy())
+        columns["labels"].append(interaction[config["LABEL_FIELD"]].cpu().numpy())
+        columns["rows"].append(interaction[ROW_FIELD].cpu().numpy())
+    joined = {name: np.concatenate(parts) for name, parts in columns.items()}
+    return Impressions(
+        users=joined["users"],
+        groups=groups[joined["users"]],
+        labels=joined["labels"],
+        scores=joined["scores"],
+        lengths=data._dataset.histories.index.lengths(joined["rows"]),
+    )

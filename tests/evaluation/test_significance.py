@@ -4,11 +4,13 @@ import time
 
 import numpy as np
 import pytest
+import torch
 from scipy import stats
 
 from recbole_mars.evaluation import (
     auc,
     bootstrap_interval,
+    holm,
     log_loss,
     paired_bootstrap,
     paired_t_test,
@@ -145,6 +147,40 @@ def test_paired_bootstrap_rejects_equal_models_about_as_often_as_it_should():
         assert (result.p_value < 0.03) <= (not result.low <= 0 <= result.high)
         rejected += result.p_value < 0.05
     assert 1 <= rejected <= 22  # 10 expected, 3.5 standard errors and some small-sample bias
+
+
+def test_paired_bootstrap_of_several_trainings_is_that_of_their_mean_auc():
+    labels, signal = planted(60, 6)
+    rng = np.random.default_rng(1)
+    base, measured = signal + rng.normal(size=(2, 60)), signal + rng.normal(size=(3, 60))
+    result = paired_bootstrap(labels, base, torch.from_numpy(measured), samples=50, seed=4)
+    rows = np.random.default_rng(4).integers(60, size=(50, 60))
+    gains = [
+        np.mean([auc(labels[r], s[r]) for s in measured])
+        - np.mean([auc(labels[r], s[r]) for s in base])
+        for r in rows
+    ]
+    assert (result.low, result.high) == pytest.approx(tuple(np.quantile(gains, [0.025, 0.975])))
+    assert result.difference == pytest.approx(
+        np.mean([auc(labels, s) for s in measured]) - np.mean([auc(labels, s) for s in base])
+    )
+    one = paired_bootstrap(labels, base[0], measured[0], samples=50)
+    assert paired_bootstrap(labels, base[:1], measured[:1], samples=50) == one
+
+
+def test_holm_by_hand():
+    # 4 known: 0.01 * 4, 0.02 * 3, max(0.03 * 2, 0.06), then 0.9; the unknown one does not count.
+    given = [0.03, 0.01, np.nan, 0.9, 0.02]
+    np.testing.assert_allclose(holm(given), [0.06, 0.04, np.nan, 0.9, 0.06])
+    np.testing.assert_allclose(holm([0.6, 0.7]), [1.0, 1.0])
+    assert holm([0.2]) == 0.2
+    assert len(holm([])) == 0
+
+
+@pytest.mark.parametrize("value", [-0.1, 1.1])
+def test_holm_wants_probabilities(value):
+    with pytest.raises(ValueError, match=r"p_values must lie in 0\.\.1"):
+        holm([0.5, value])
 
 
 def test_t_test_by_hand_and_by_scipy():

@@ -43,14 +43,19 @@ def run(settings, seeds=(1, 2)):
 
 def test_a_comparison_is_recorded_once_and_written_whole(settings):
     records, told = run(settings)
-    assert [(r.name, r.seed) for r in records] == [("DIN", 1), ("MARS", 1), ("DIN", 2), ("MARS", 2)]
+    assert [(r.name, r.content["seed"]) for r in records] == [
+        ("DIN", 1),
+        ("MARS", 1),
+        ("DIN", 2),
+        ("MARS", 2),
+    ]
     assert not any("already recorded" in line for line in told.splitlines())
     for name in ("report.html", "overview.png", "metrics.json", "config.yaml"):
         assert Path("out", name).stat().st_size > 0
     assert not list(Path("out").rglob("*tmp*"))
     metrics = json.loads(Path("out/metrics.json").read_text())
     for record, written in zip(records, metrics["runs"]):
-        assert written["test"]["auc"] == auc(record.labels, record.scores)
+        assert written["test"]["auc"] == auc(record.test.labels, record.test.scores)
     config = yaml.safe_load(Path("out/config.yaml").read_text())
     assert config["mars_width"] == 8
     assert config["mars_beta"] == 0.1  # a default
@@ -59,8 +64,8 @@ def test_a_comparison_is_recorded_once_and_written_whole(settings):
     again, told = run(settings)
     assert told.count("already recorded") == 4
     for old, new in zip(records, again):
-        assert (old.name, old.seed, old.seconds) == (new.name, new.seed, new.seconds)
-        assert np.array_equal(old.scores, new.scores)
+        assert old.content == new.content
+        assert np.array_equal(old.test.scores, new.test.scores)
 
 
 def test_other_settings_are_another_run(settings):

@@ -1,0 +1,233 @@
+"""Tables that compare methods with one of them: the paper's Tables 2 and 3, and their like."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Any, Optional
+
+from recbole_mars.evaluation import PairedResult, Summary, holm
+from recbole_mars.experiments.paper_report import published
+from recbole_mars.experiments.paper_report.published import PaperResult
+from recbole_mars.experiments.paper_report.records import Setting
+from recbole_mars.experiments.paper_report.resampling import Resampled
+from recbole_mars.experiments.paper_report.results import Results
+from recbole_mars.experiments.paper_report.table import (
+    NO_SCORES,
+    Part,
+    Table,
+    gain_cell,
+    mean_cell,
+    p_cell,
+    percent,
+    tone,
+)
+from recbole_mars.experiments.tables import number
+
+__all__ = ["ablations", "best_baselines", "compared", "comparison", "gain_cells", "overall"]
+
+_PaperRow = Callable[[Setting, str], Optional[PaperResult]]
+_LEAVE_ONE_OUT = ("leaveoneout", "loo", "ls", "lsvalidandtest", "validandtest")
+
+
+def overall(results: Results, resampled: Resampled) -> Table:
+    """Table 2: every method against the base."""
+    base, measured = results.base, results.measured
+
+    def paper(setting: Setting, method: str) -> PaperResult | None:
+        row = {base: "BaseModel", measured: "MARS"}.get(method)
+        row = row or published.BASELINES.get(published.compact(method), "")
+        return published.overall_result(setting.dataset, row)
+
+    title = f"Table 2: all methods against {base}"
+    return comparison(results, "table-2", title, "table-2", base, resampled, paper)
+
+
+def ablations(results: Results, resampled: Resampled) -> Table:
+    """Table 3: what the measured method is without its parts, and with other decisions."""
+    measured = results.measured
+
+    def paper(setting: Setting, method: str) -> PaperResult | None:
+        key = results.changed_key(setting, method, measured)
+        if key is not None and results.value_of(setting, method, key) is not False:
+            return None
+        row = "MARS" if method == measured else published.ABLATIONS.get(key or "", "")
+        return published.ablation_result(setting.dataset, row)
+
+    title = f"Table 3: ablations and decisions, against {measured}"
+    return comparison(results, "table-3", title, "table-3", measured, resampled, paper)
+
+
+def comparison(
+    results: Results,
+    name: str,
+    title: str,
+    group: str,
+    against: str,
+    resampled: Resampled,
+    paper: _PaperRow | None = None,
+) -> Table:
+    """Methods of a group against one method, setting by setting.
+
+    paper: the paper's result of a method, shown in columns of its own where the paper has the
+    setting. p is corrected for all comparisons of the table at once.
+    """
+    rows: list[dict[str, Any]] = []
+    settings = results.settings(group) if against else []
+    for setting in settings:
+        wanted = {*results.methods(setting, group), against}
+        for method in [m for m in results.methods(setting) if m in wanted]:
+            row = compared(results, setting, method, against, resampled)
+            if paper and _in_paper(setting):
+                row["paper_auc"], row["paper_rela_impr"] = paper(setting, method) or (None, None)
+            rows.append(row)
+    _correct(rows)
+    parts = []
+    for setting in settings:
+        mine = [row for row in rows if _setting(row) == setting]
+        parts.append(_part(setting, mine, 2 if paper and _in_paper(setting) else 0))
+    return Table(name, title, _note(against, rows, paper is not None), rows, parts)
+
+
+def best_baselines(results: Results, resampled: Resampled) -> Table:
+    """The measured method against the baseline that validation would have chosen."""
+    measured, rows = results.measured, []
+    for setting in results.settings():
+        best = results.best_baseline(setting)
+        if best is None or measured not in results.methods(setting):
+            continue
+        row = compared(results, setting, measured, best, resampled)
+        row["baseline_valid_auc"] = results.summary(setting, best, "valid_auc").mean
+        printed = published.best_baseline(setting.dataset) if _in_paper(setting) else None
+        mars = published.overall_result(setting.dataset, "MARS")
+        if printed and mars:
+            row["paper_baseline"] = printed[0]
+            row["paper_difference"] = round(mars.auc - printed[1].auc, 4)
+        rows.append(row)
+    _correct(rows)
+    header = ["setting", "best baseline", "its validation AUC", "RelaImpr", "difference [95 %]"]
+    header += ["p (t, seeds)", "p (impressions)", "paper: difference"]
+    lines = []
+    for row in rows:
+        line = [str(_setting(row)), row["against"], number(row["baseline_valid_auc"], ".4f")]
+        printed_cell = "paper_baseline" in row
+        line += gain_cells(row)
+        line.append(
+            f"{row['paper_difference']:+.4f} ({row['paper_baseline']})" if printed_cell else ""
+        )
+        lines.append(line)
+    note = (
+        "The best baseline has the highest mean AUC on the validation set; the paper's is the best "
+        f"on its test set. {_count(rows)}"
+    )
+    title = f"{measured} against the best baseline"
+    part = Part("", header, lines, [tone(_tested(row)) for row in rows], 1)
+    return Table("best-baseline", title, note, rows, [part])
+
+
+def compared(
+    results: Results,
+    setting: Setting,
+    method: str,
+    against: str,
+    resampled: Resampled | None = None,
+) -> dict[str, Any]:
+    """Everything to tell of a method against another, as raw numbers."""
+    auc = results.summary(setting, method, "auc")
+    gain = results.gain(setting, method, against)
+    row: dict[str, Any] = {
+        **setting._asdict(),
+        "method": method,
+        "against": against,
+        "seeds": auc.n,
+        "shared_seeds": len(gain.seeds),
+        "auc_mean": auc.mean,
+        "auc_sd": auc.std,
+        "rela_impr": gain.rela_impr,
+        "difference": gain.tested.difference,
+        "low": gain.tested.low,
+        "high": gain.tested.high,
+        "p_t": gain.tested.p_value,
+        "p_t_holm": math.nan,
+    }
+    if resampled is not None:
+        found = resampled.gain(setting, method, against)
+        row["impressions_low"] = None if found is None else found.low
+        row["impressions_high"] = None if found is None else found.high
+        row["p_impressions"] = None if found is None else found.p_value
+    for metric in ("user_auc", "log_loss", "valid_auc"):
+        row[f"{metric}_mean"] = results.summary(setting, method, metric).mean
+    return row
+
+
+def gain_cells(row: dict[str, Any]) -> list[str]:
+    """RelaImpr, difference, p over seeds and, if the row has it, p over impressions."""
+    if row["method"] == row["against"]:
+        return [percent(0.0), "", "", ""] if "p_impressions" in row else [percent(0.0), "", ""]
+    cells = [percent(row["rela_impr"]), gain_cell(_tested(row))]
+    cells.append(p_cell(row["p_t"], row["p_t_holm"]))
+    if "p_impressions" in row:
+        p = row["p_impressions"]
+        cells.append(NO_SCORES if p is None else p_cell(p))
+    return cells
+
+
+def _part(setting: Setting, rows: Sequence[dict[str, Any]], paper: int) -> Part:
+    users = any(not math.isnan(row["user_auc_mean"]) for row in rows)
+    header = ["method", "seeds", "AUC", "RelaImpr", "difference [95 %]", "p (t, seeds)"]
+    header += ["p (impressions)", *["user AUC"] * users]
+    header += ["paper: AUC", "paper: RelaImpr"][:paper]
+    lines = []
+    for row in rows:
+        auc = Summary(row["auc_mean"], row["auc_sd"], row["seeds"])
+        line = [row["method"], str(row["seeds"]), mean_cell(auc), *gain_cells(row)]
+        line += [number(row["user_auc_mean"], ".4f")] * users
+        if paper:
+            known = row["paper_auc"] is not None
+            line.append(f"{row['paper_auc']:.4f}" if known else "")
+            line.append(percent(row["paper_rela_impr"]) if known else "")
+        lines.append(line)
+    return Part(str(setting), header, lines, [tone(_tested(row)) for row in rows], paper)
+
+
+def _note(against: str, rows: Sequence[dict[str, Any]], paper: bool) -> str:
+    note = (
+        f"AUC: mean ± standard deviation over seeds. RelaImpr (eq. 20), difference in AUC with its "
+        f"95 % interval and p (paired t-test) are against {against} over the seeds that both have. "
+        "p (impressions): paired bootstrap over test impressions of the AUC averaged over the same "
+        f"seeds. {_count(rows)}"
+    )
+    if paper:
+        note += (
+            " The paper's figures are leave-one-out with LLaMA-7B and Qwen2.5-VL features, and "
+            "stand only beside settings that leave one out; they are not mixed into ours."
+        )
+        if any(published.compact(row["dataset"]).startswith("amazon") for row in rows):
+            note += " Amazon: text only; other features and splits than the paper's."
+    return note
+
+
+def _count(rows: Sequence[dict[str, Any]]) -> str:
+    count = sum(not math.isnan(row["p_t"]) for row in rows)
+    return (
+        f"The table makes {count} tested comparison{'s' * (count != 1)}: a star marks p below 0.05 "
+        "after Holm's correction for all of them."
+    )
+
+
+def _correct(rows: Sequence[dict[str, Any]]) -> None:
+    for row, corrected in zip(rows, holm([row["p_t"] for row in rows])):
+        row["p_t_holm"] = float(corrected)
+
+
+def _tested(row: dict[str, Any]) -> PairedResult:
+    return PairedResult(row["difference"], row["low"], row["high"], row["p_t"])
+
+
+def _setting(row: dict[str, Any]) -> Setting:
+    return Setting(row["dataset"], row["split"], row["variant"])
+
+
+def _in_paper(setting: Setting) -> bool:
+    known = published.paper_name(setting.dataset) is not None
+    return known and published.compact(setting.split) in _LEAVE_ONE_OUT

@@ -1,0 +1,226 @@
+"""The results of an experiment: its records in order, and methods compared over shared seeds."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from itertools import product
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import yaml
+
+from recbole_mars.evaluation import PairedResult, Summary, paired_t_test, rela_impr, summarise
+from recbole_mars.experiments.paper_report.published import BASELINES, compact, paper_name
+from recbole_mars.experiments.paper_report.records import RunRecord, Setting, read_records
+
+__all__ = ["Gain", "Results", "read_results"]
+
+_BASES = ("base", "basemodel", "din", "plaindin", "none")
+_MEASURED = "mars"
+_PAPER_ORDER = ("ML-1M", "Amazon-Beauty", "Amazon-Toys")
+_UNKNOWN = PairedResult(math.nan, math.nan, math.nan, math.nan)
+
+
+class Gain(NamedTuple):
+    """A method against another over the seeds that both have: means, gain and paired t-test."""
+
+    seeds: tuple[int, ...]
+    before: float
+    after: float
+    tested: PairedResult
+
+    @property
+    def rela_impr(self) -> float:
+        """In percent (MARS, eq. 20); nan if the other is no better than chance."""
+        return rela_impr(self.after, self.before) if self.before > 0.5 else math.nan
+
+
+@dataclass(frozen=True)
+class Results:
+    """Records with what is known of their plan.
+
+    base: the method that all gains refer to. measured: the method of the paper, "" if it was not
+    run. order: all methods, as tables list them. wanted: seeds by setting and method. trials: of
+    the search for hyper-parameters, 0 if there was none.
+    """
+
+    name: str
+    records: tuple[RunRecord, ...]
+    base: str
+    measured: str
+    order: tuple[str, ...]
+    wanted: Mapping[tuple[Setting, str], frozenset[int]]
+    trials: int = 0
+
+    def settings(self, group: str = "") -> list[Setting]:
+        """Settings with records (of a group), in the order of the records."""
+        found = (r.setting for r in self.records if not group or _in_group(r, group))
+        return list(dict.fromkeys(found))
+
+    def methods(self, setting: Setting, group: str = "") -> list[str]:
+        """Methods with records in a setting (and of a group), in order."""
+        found = {
+            r.method
+            for r in self.records
+            if r.setting == setting and (not group or _in_group(r, group))
+        }
+        return [method for method in self.order if method in found]
+
+    def baselines(self, setting: Setting) -> list[str]:
+        """The paper's baselines that were run in a setting."""
+        return [m for m in self.methods(setting) if compact(m) in BASELINES]
+
+    def best_baseline(self, setting: Setting) -> str | None:
+        """The baseline with the highest mean validation AUC; None if none is known."""
+        known = {}
+        for method in self.baselines(setting):
+            summary = self.summary(setting, method, "valid_auc")
+            if summary.n:
+                known[method] = summary.mean
+        return max(known, key=lambda method: known[method]) if known else None
+
+    def runs(self, setting: Setting, method: str) -> dict[int, RunRecord]:
+        """Records of a method by seed, in ascending order of seeds."""
+        mine = [r for r in self.records if r.setting == setting and r.method == method]
+        return {r.seed: r for r in sorted(mine, key=lambda r: r.seed)}
+
+    def values(self, setting: Setting, method: str, metric: str) -> dict[int, float]:
+        """A metric of the test set, or a field of the record, by seed; only where it is defined."""
+        runs = self.runs(setting, method).items()
+        found = {s: r.test[metric] if metric in r.test else getattr(r, metric) for s, r in runs}
+        return {seed: value for seed, value in found.items() if math.isfinite(value)}
+
+    def summary(self, setting: Setting, method: str, metric: str) -> Summary:
+        """Mean and spread over all seeds of a method; (nan, nan, 0) if it is nowhere defined."""
+        values = list(self.values(setting, method, metric).values())
+        return summarise(values) if values else Summary(math.nan, math.nan, 0)
+
+    def gain(self, setting: Setting, method: str, against: str, metric: str = "auc") -> Gain:
+        """A method against another over the seeds for which both have the metric."""
+        before = self.values(setting, against, metric)
+        after = self.values(setting, method, metric)
+        seeds = tuple(seed for seed in before if seed in after)
+        if not seeds or method == against:
+            mean = summarise([before[s] for s in seeds]).mean if seeds else math.nan
+            return Gain(seeds, mean, mean, _UNKNOWN)
+        old, new = [before[s] for s in seeds], [after[s] for s in seeds]
+        return Gain(seeds, summarise(old).mean, summarise(new).mean, paired_t_test(old, new))
+
+    def changed(self, setting: Setting, method: str, against: str) -> dict[str, Any]:
+        """Configuration keys in which a method differs from another, with its values."""
+        mine, other = (_config(self.runs(setting, name)) for name in (method, against))
+        keys = [key for key in {**other, **mine} if key != "seed"]
+        return {key: mine.get(key) for key in keys if mine.get(key) != other.get(key)}
+
+    def changed_key(self, setting: Setting, method: str, against: str) -> str | None:
+        """The only key that differs or, if several do, the only one of MARS; None if unclear."""
+        changed = list(self.changed(setting, method, against))
+        ours = [key for key in changed if key.startswith("mars_")]
+        keys = changed if len(changed) == 1 else ours
+        return keys[0] if len(keys) == 1 else None
+
+    def value_of(self, setting: Setting, method: str, key: str) -> Any:
+        """A method's configuration value, None if its record does not tell."""
+        return _config(self.runs(setting, method)).get(key)
+
+
+def read_results(folder: Path) -> Results:
+    """The records of a folder, with what its spec.yaml says of base, order and runs wanted.
+
+    Without spec.yaml every method of a setting is wanted with the seeds that any of them has.
+    Raises ValueError for bad records, as `read_records` does, an unreadable spec.yaml, and if no
+    base is named and no method is called like one.
+    """
+    records = read_records(folder)
+    spec = _read_spec(folder / "spec.yaml")
+    seen = dict.fromkeys(record.method for record in records)
+    listed = list(_mapping(spec, "methods"))
+    named = str(spec.get("base", next(iter(listed), "")))
+    usual = (name for name in seen if compact(name) in _BASES)
+    base = named if named in seen else next(usual, "")
+    if not base:
+        raise ValueError(
+            f"spec.yaml must name the method to compare with as `base`, got "
+            f"{spec.get('base')!r}; the records have {', '.join(seen)}"
+        )
+    others = sorted((name for name in seen if name not in listed), key=_usual_place)
+    return Results(
+        name=str(spec.get("name", folder.resolve().name)),
+        records=tuple(sorted(records, key=lambda record: _place(spec, record.setting))),
+        base=base,
+        measured=next((name for name in seen if compact(name) == _MEASURED), ""),
+        order=tuple(dict.fromkeys([base, *listed, *others])),
+        wanted=_wanted(spec) if spec else _alike(records),
+        trials=int(_mapping(spec, "search").get("trials", 0)),
+    )
+
+
+def _read_spec(file: Path) -> dict[str, Any]:
+    if not file.is_file():
+        return {}
+    try:
+        spec = yaml.safe_load(file.read_text("utf-8"))
+    except (UnicodeDecodeError, yaml.YAMLError) as error:
+        raise ValueError(f"{file} must be YAML: {error}") from None
+    if not isinstance(spec, dict):
+        raise ValueError(f"{file} must be a mapping, got {type(spec).__name__}")
+    return spec
+
+
+def _mapping(spec: Mapping[str, Any], key: str) -> dict[str, Any]:
+    value = spec.get(key) or {}
+    if not isinstance(value, dict):
+        raise ValueError(f"spec.yaml: {key} must be a mapping, got {value!r}")
+    return value
+
+
+def _wanted(spec: Mapping[str, Any]) -> dict[tuple[Setting, str], frozenset[int]]:
+    """Seeds by setting and method: a group's are all of what it does not narrow down."""
+    methods = _mapping(spec, "methods")
+    whole = {key: list(_mapping(spec, key)) for key in ("datasets", "splits", "methods")}
+    whole["seeds"] = spec.get("seeds") or []
+    seeds: dict[tuple[Setting, str], set[int]] = {}
+    for group in (_mapping(spec, "groups") or {"all": {}}).values():
+        chosen = {**whole, **(group if isinstance(group, dict) else {"methods": group})}
+        for dataset, split, method in product(*(chosen[k] for k in list(whole)[:3])):
+            own = (methods.get(method) or {}).get("seeds", chosen["seeds"])
+            key = Setting(dataset, split, ""), method
+            seeds.setdefault(key, set()).update(set(own) & set(chosen["seeds"]))
+    return {key: frozenset(values) for key, values in seeds.items()}
+
+
+def _alike(records: Iterable[RunRecord]) -> dict[tuple[Setting, str], frozenset[int]]:
+    seeds: dict[Setting, set[int]] = {}
+    for record in records:
+        seeds.setdefault(record.setting, set()).add(record.seed)
+    return {(r.setting, r.method): frozenset(seeds[r.setting]) for r in records}
+
+
+def _in_group(record: RunRecord, group: str) -> bool:
+    return any(compact(name) == compact(group) for name in record.groups)
+
+
+def _place(spec: Mapping[str, Any], setting: Setting) -> tuple[Any, ...]:
+    """Where a setting stands: as spec.yaml lists data sets and splits, else as the paper does."""
+    datasets, splits = list(_mapping(spec, "datasets")), list(_mapping(spec, "splits"))
+    name = paper_name(setting.dataset)
+    return (
+        datasets.index(setting.dataset) if setting.dataset in datasets else len(datasets),
+        _PAPER_ORDER.index(name) if name else len(_PAPER_ORDER),
+        setting.dataset,
+        splits.index(setting.split) if setting.split in splits else len(splits),
+        setting,
+    )
+
+
+def _usual_place(method: str) -> tuple[int, str]:
+    """Baselines in the paper's order, then the measured method, then all others by name."""
+    places = [*BASELINES, _MEASURED]
+    short = compact(method)
+    return (places.index(short) if short in places else len(places)), method
+
+
+def _config(runs: Mapping[int, RunRecord]) -> Mapping[str, Any]:
+    return next(iter(runs.values())).config if runs else {}
