@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import FigureBase
-from matplotlib.ticker import MaxNLocator
+from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator
 
 from recbole_mars.experiments.drawing import PALETTE, draw_estimate, literal, svg
 from recbole_mars.experiments.paper_report.records import Setting
@@ -122,6 +122,8 @@ def history_lengths(results: Results, setting: Setting, bins: Sequence[LengthBin
         axes.plot(lengths, [b.difference for b in bins], "o-", color=colour, markersize=4.5)
         if min(lengths) > 0 and max(lengths) > 10 * min(lengths):
             axes.set_xscale("log")
+            axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+            axes.xaxis.set_minor_locator(NullLocator())
             axes.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
         axes.set_title(literal(str(setting)))
         axes.set_xlabel("behaviours of the user's own before the impression")
@@ -156,7 +158,7 @@ def sensitivity(rows: Sequence[dict[str, Any]]) -> str:
         shown = {value_place(row["value"]): shown_value(row["value"]) for row in rows}
         axes.set_xticks(range(len(places)), [literal(shown[place]) for place in places])
         axes.grid(visible=False, axis="x")
-        axes.set_title(literal(rows[0]["parameter"]), pad=8 + 14 * len(groups))
+        axes.set_title(literal(rows[0]["parameter"]), pad=5 + 12 * len(groups))
         axes.legend(loc="lower left", bbox_to_anchor=(0, 1), borderaxespad=0.1, labelspacing=0.2)
         axes.set_ylabel(literal(f"AUC minus {rows[0]['against']}'s own"))
 
