@@ -208,8 +208,8 @@ def _part(setting: Setting, rows: Sequence[dict[str, Any]], paper: int) -> Part:
 def _note(against: str, rows: Sequence[dict[str, Any]], paper: bool) -> str:
     note = (
         "AUC: mean ± standard deviation over seeds. RelaImpr (eq. 20), difference in AUC with its "
-        f"95 % interval, and p over seeds (paired t-test) are against {against} over the seeds that "
-        "both have. p over impressions: paired bootstrap over test impressions of the AUC averaged "
+        f"95 % interval, and p over seeds (paired t-test) are against {against} over the seeds of "
+        "both. p over impressions: paired bootstrap over test impressions of the AUC averaged "
         f"over the same seeds. {_count(rows)}"
     )
     if paper:
