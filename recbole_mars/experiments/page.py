@@ -57,15 +57,17 @@ dd { margin: 0; font-weight: 600; font-variant-numeric: tabular-nums; overflow-w
 pre { margin: 0; white-space: pre-wrap; overflow-wrap: anywhere; font-size: .875rem; }
 summary { cursor: pointer; }
 details[open] summary { margin-bottom: .6rem; }
+main.wide { max-width: 75rem; }
 h3 { font-size: .95rem; margin: 0 0 .5rem; }
 ul { margin: .4rem 0; padding-left: 1.2rem; }
 li { margin: .3rem 0; }
 .grid { display: grid; gap: .75rem; align-items: start; margin-bottom: .75rem;
-  grid-template-columns: repeat(auto-fill, minmax(min(100%, 24rem), 1fr)); }
+  grid-template-columns: repeat(auto-fill, minmax(min(100%, 21rem), 1fr)); }
 .grid > .card { margin: 0; }
 .grid figure { padding: .8rem; }
 .grid figure svg { min-width: 18rem; }
 .scroll { overflow-x: auto; }
+.scroll th, .scroll td { white-space: nowrap; padding-right: .65rem; }
 .scroll tr > :first-child { position: sticky; left: 0; background: var(--paper); }
 .warning { border-left: 5px solid var(--worse); --tone: var(--worse); margin-top: .75rem; }
 th.foreign, td.foreign { color: var(--quiet); font-style: italic; }
@@ -75,8 +77,8 @@ tr.worse > th::before { content: "\\25BC\\2009"; color: var(--worse); font-size:
 """
 
 
-def document(title: str, body: str) -> str:
-    """A whole page in our style. title, body: HTML."""
+def document(title: str, body: str, wide: bool = False) -> str:
+    """A whole page in our style. title, body: HTML. wide: room for tables of many columns."""
     return f"""<!DOCTYPE html>
 <html lang="en">
 <head>
@@ -86,7 +88,7 @@ def document(title: str, body: str) -> str:
 <style>{_STYLE}</style>
 </head>
 <body>
-<main>
+<main{_class("wide" if wide else "")}>
 {body}
 </main>
 </body>

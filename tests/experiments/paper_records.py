@@ -7,7 +7,7 @@ import json
 import numpy as np
 import yaml
 
-from recbole_mars.evaluation import UndefinedMetricError, auc, log_loss, user_auc
+from recbole_mars.evaluation import auc, log_loss, user_auc
 
 SEEDS = (1, 2, 3, 4, 5)
 # The difference of a run to the mean of its seeds, alike for all methods; then a method's own.
@@ -41,14 +41,18 @@ def record(dataset="ml-1m", method="MARS", seed=1, auc=0.75, **changes):
     return {key: value for key, value in found.items() if value is not None}
 
 
+def stem_of(found):
+    """The name of a record's files, as the runner gives it."""
+    stem = ".".join(str(found[key]) for key in ("dataset", "split", "method", "seed"))
+    stem += f".{found['variant']}" if "variant" in found else ""
+    return stem.replace(" ", "_")
+
+
 def write(folder, *records, spec=None):
     """Put records into a results folder; spec: content of spec.yaml."""
     (folder / "records").mkdir(parents=True, exist_ok=True)
     for found in records:
-        stem = ".".join(str(found[key]) for key in ("dataset", "split", "method", "seed"))
-        stem += f".{found['variant']}" if "variant" in found else ""
-        text = json.dumps(found)
-        (folder / "records" / f"{stem.replace(' ', '_')}.json").write_text(text, "utf-8")
+        (folder / "records" / f"{stem_of(found)}.json").write_text(json.dumps(found), "utf-8")
     if spec is not None:
         (folder / "spec.yaml").write_text(yaml.safe_dump(spec, sort_keys=False), "utf-8")
     return folder
@@ -83,16 +87,12 @@ def scored_runs(folder, method, skill, seeds=SEEDS, impressions=2000, **changes)
         test = {"auc": auc(labels, scores), "log_loss": log_loss(labels, scores)}
         for i, name in enumerate(("low", "mid", "high")):
             test[f"auc_{name}"] = auc(labels[groups == i], scores[groups == i])
-        try:
-            test["user_auc"] = user_auc(users, labels, scores)
-        except UndefinedMetricError:
-            pass
+        test["user_auc"] = user_auc(users, labels, scores)
         valid = {"auc": test["auc"] + 0.005}
         found.append(record(method=method, seed=seed, test=test, valid=valid, **changes))
-        stem = ".".join(str(found[-1][key]) for key in ("dataset", "split", "method", "seed"))
         (folder / "scores").mkdir(parents=True, exist_ok=True)
         np.savez(
-            folder / "scores" / f"{stem}.npz",
+            folder / "scores" / f"{stem_of(found[-1])}.npz",
             users=users,
             groups=groups,
             labels=labels,

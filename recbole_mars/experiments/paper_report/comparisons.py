@@ -8,7 +8,7 @@ from typing import Any, Optional
 
 from recbole_mars.evaluation import PairedResult, Summary, holm
 from recbole_mars.experiments.paper_report import published
-from recbole_mars.experiments.paper_report.published import PaperResult
+from recbole_mars.experiments.paper_report.published import PaperResult, compact
 from recbole_mars.experiments.paper_report.records import Setting
 from recbole_mars.experiments.paper_report.resampling import Resampled
 from recbole_mars.experiments.paper_report.results import Results
@@ -24,7 +24,15 @@ from recbole_mars.experiments.paper_report.table import (
 )
 from recbole_mars.experiments.tables import number
 
-__all__ = ["ablations", "best_baselines", "compared", "comparison", "gain_cells", "overall"]
+__all__ = [
+    "ablations",
+    "best_baselines",
+    "compared",
+    "compared_settings",
+    "comparison",
+    "gain_cells",
+    "overall",
+]
 
 _PaperRow = Callable[[Setting, str], Optional[PaperResult]]
 _LEAVE_ONE_OUT = ("leaveoneout", "loo", "ls", "lsvalidandtest", "validandtest")
@@ -36,7 +44,7 @@ def overall(results: Results, resampled: Resampled) -> Table:
 
     def paper(setting: Setting, method: str) -> PaperResult | None:
         row = {base: "BaseModel", measured: "MARS"}.get(method)
-        row = row or published.BASELINES.get(published.compact(method), "")
+        row = row or published.BASELINES.get(compact(method), "")
         return published.overall_result(setting.dataset, row)
 
     title = f"Table 2: all methods against {base}"
@@ -73,7 +81,7 @@ def comparison(
     setting. p is corrected for all comparisons of the table at once.
     """
     rows: list[dict[str, Any]] = []
-    settings = results.settings(group) if against else []
+    settings = compared_settings(results, group, against)
     for setting in settings:
         wanted = {*results.methods(setting, group), against}
         for method in [m for m in results.methods(setting) if m in wanted]:
@@ -106,7 +114,7 @@ def best_baselines(results: Results, resampled: Resampled) -> Table:
         rows.append(row)
     _correct(rows)
     header = ["setting", "best baseline", "its validation AUC", "RelaImpr", "difference [95 %]"]
-    header += ["p (t, seeds)", "p (impressions)", "paper: difference"]
+    header += ["p, seeds", "p, impressions", "paper difference"]
     lines = []
     for row in rows:
         line = [str(_setting(row)), row["against"], number(row["baseline_valid_auc"], ".4f")]
@@ -123,6 +131,13 @@ def best_baselines(results: Results, resampled: Resampled) -> Table:
     title = f"{measured} against the best baseline"
     part = Part("", header, lines, [tone(_tested(row)) for row in rows], 1)
     return Table("best-baseline", title, note, rows, [part])
+
+
+def compared_settings(results: Results, group: str, against: str) -> list[Setting]:
+    """Settings in which a group has something to compare: more than what all others refer to."""
+    known = {against, results.measured if compact(group) != "table2" else ""}
+    settings = results.settings(group) if against else []
+    return [s for s in settings if not known.issuperset(results.methods(s, group))]
 
 
 def compared(
@@ -174,9 +189,9 @@ def gain_cells(row: dict[str, Any]) -> list[str]:
 
 def _part(setting: Setting, rows: Sequence[dict[str, Any]], paper: int) -> Part:
     users = any(not math.isnan(row["user_auc_mean"]) for row in rows)
-    header = ["method", "seeds", "AUC", "RelaImpr", "difference [95 %]", "p (t, seeds)"]
-    header += ["p (impressions)", *["user AUC"] * users]
-    header += ["paper: AUC", "paper: RelaImpr"][:paper]
+    header = ["method", "seeds", "AUC", "RelaImpr", "difference [95 %]", "p, seeds"]
+    header += ["p, impressions", *["user AUC"] * users]
+    header += ["paper AUC", "paper RelaImpr"][:paper]
     lines = []
     for row in rows:
         auc = Summary(row["auc_mean"], row["auc_sd"], row["seeds"])
@@ -192,17 +207,17 @@ def _part(setting: Setting, rows: Sequence[dict[str, Any]], paper: int) -> Part:
 
 def _note(against: str, rows: Sequence[dict[str, Any]], paper: bool) -> str:
     note = (
-        f"AUC: mean ± standard deviation over seeds. RelaImpr (eq. 20), difference in AUC with its "
-        f"95 % interval and p (paired t-test) are against {against} over the seeds that both have. "
-        "p (impressions): paired bootstrap over test impressions of the AUC averaged over the same "
-        f"seeds. {_count(rows)}"
+        "AUC: mean ± standard deviation over seeds. RelaImpr (eq. 20), difference in AUC with its "
+        f"95 % interval, and p over seeds (paired t-test) are against {against} over the seeds of "
+        "both. p over impressions: paired bootstrap over test impressions of the AUC averaged "
+        f"over the same seeds. {_count(rows)}"
     )
     if paper:
         note += (
             " The paper's figures are leave-one-out with LLaMA-7B and Qwen2.5-VL features, and "
             "stand only beside settings that leave one out; they are not mixed into ours."
         )
-        if any(published.compact(row["dataset"]).startswith("amazon") for row in rows):
+        if any(compact(row["dataset"]).startswith("amazon") for row in rows):
             note += " Amazon: text only; other features and splits than the paper's."
     return note
 
@@ -230,4 +245,4 @@ def _setting(row: dict[str, Any]) -> Setting:
 
 def _in_paper(setting: Setting) -> bool:
     known = published.paper_name(setting.dataset) is not None
-    return known and published.compact(setting.split) in _LEAVE_ONE_OUT
+    return known and compact(setting.split) in _LEAVE_ONE_OUT

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import FigureBase
-from matplotlib.ticker import MaxNLocator
+from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator
 
 from recbole_mars.experiments.drawing import PALETTE, draw_estimate, literal, svg
 from recbole_mars.experiments.paper_report.records import Setting
@@ -47,8 +47,8 @@ def gains(results: Results, setting: Setting, methods: Sequence[str], against: s
             draw_estimate(axes, *gain.tested[:3], y, colour, filled, size=5.5)
             _note(axes, y, number(gain.rela_impr, "+.2f", " %"), method == results.measured)
         _name_rows(axes, [method for method, _ in found], results.measured)
-        axes.set_title(literal(str(setting)))
-        axes.set_xlabel(literal(f"AUC minus AUC of {against}"))
+        axes.set_title(_shown(str(setting), 48))
+        axes.set_xlabel(_shown(f"AUC minus AUC of {against}", 48))
 
     return svg(_id("gains", against, setting, *methods), draw, _size(len(found)))
 
@@ -69,7 +69,7 @@ def seeds(results: Results, setting: Setting, methods: Sequence[str]) -> str:
                 axes.plot([mean, mean], [y - 0.3, y + 0.3], color=colour, linewidth=1.8)
                 _note(axes, y, f"{mean:.4f}", method == results.measured)
         _name_rows(axes, [method for method, _ in found], results.measured)
-        axes.set_title(literal(str(setting)))
+        axes.set_title(_shown(str(setting), 48))
         axes.set_xlabel("test AUC of each seed (line: mean)")
 
     return svg(_id("seeds", setting), draw, _size(len(found)))
@@ -98,11 +98,11 @@ def activity(results: Results, setting: Setting) -> str:
                 draw_estimate(axes, *gain[:3], y + shift, colour, tone(gain) != "", size=5.5)
                 if method == next(iter(found)):
                     _note(axes, y, number(gain.difference, "+.4f"), False)
-            axes.plot([], [], "o", color=colour, label=literal(method))
+            axes.plot([], [], "o", color=colour, label=_shown(method, 26))
         _name_rows(axes, ["all users", *list(GROUPS.values())[1:]], "")
-        axes.set_title(literal(str(setting)), pad=22)
+        axes.set_title(_shown(str(setting), 48), pad=22)
         axes.legend(loc="lower left", bbox_to_anchor=(0, 1), ncol=2, borderaxespad=0.1)
-        axes.set_xlabel(literal(f"AUC minus AUC of {results.base}"))
+        axes.set_xlabel(_shown(f"AUC minus AUC of {results.base}", 48))
 
     return svg(_id("activity", setting), draw, (_WIDTH, 2.4))
 
@@ -122,10 +122,12 @@ def history_lengths(results: Results, setting: Setting, bins: Sequence[LengthBin
         axes.plot(lengths, [b.difference for b in bins], "o-", color=colour, markersize=4.5)
         if min(lengths) > 0 and max(lengths) > 10 * min(lengths):
             axes.set_xscale("log")
+            axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+            axes.xaxis.set_minor_locator(NullLocator())
             axes.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
-        axes.set_title(literal(str(setting)))
+        axes.set_title(_shown(str(setting), 48))
         axes.set_xlabel("behaviours of the user's own before the impression")
-        axes.set_ylabel(literal(f"AUC minus {results.base}'s"))
+        axes.set_ylabel(_shown(f"AUC minus {results.base}'s", 34))
 
     return svg(_id("lengths", setting), draw, (_WIDTH, 2.5))
 
@@ -148,17 +150,17 @@ def sensitivity(rows: Sequence[dict[str, Any]]) -> str:
             shift = 0.08 * (i - (len(groups) - 1) / 2)
             x = [places.index(value_place(row["value"])) + shift for row in mine]
             y = [0.0 if row["method"] == row["against"] else row["difference"] for row in mine]
-            axes.plot(x, y, "o-", color=colour, markersize=4.5, label=literal(str(setting)))
+            axes.plot(x, y, "o-", color=colour, markersize=4.5, label=_shown(str(setting), 48))
             for at, row in zip(x, mine):
                 axes.plot([at, at], [row["low"], row["high"]], color=colour, linewidth=1.2)
                 if row["method"] == row["against"]:
                     axes.plot(at, 0, "o", color=colour, markersize=10, fillstyle="none")
         shown = {value_place(row["value"]): shown_value(row["value"]) for row in rows}
-        axes.set_xticks(range(len(places)), [literal(shown[place]) for place in places])
+        axes.set_xticks(range(len(places)), [_shown(shown[place], 12) for place in places])
         axes.grid(visible=False, axis="x")
-        axes.set_title(literal(rows[0]["parameter"]), pad=8 + 14 * len(groups))
+        axes.set_title(_shown(rows[0]["parameter"], 48), pad=5 + 12 * len(groups))
         axes.legend(loc="lower left", bbox_to_anchor=(0, 1), borderaxespad=0.1, labelspacing=0.2)
-        axes.set_ylabel(literal(f"AUC minus {rows[0]['against']}'s own"))
+        axes.set_ylabel(_shown(f"AUC minus {rows[0]['against']}'s own", 34))
 
     count = len({(row["dataset"], row["split"], row["variant"]) for row in rows})
     return svg(_id("sensitivity", rows[0]["parameter"]), draw, (_WIDTH, 2.3 + 0.2 * count))
@@ -192,12 +194,19 @@ def _note(axes: Axes, y: float, text: str, strong: bool) -> None:
 
 def _name_rows(axes: Axes, names: Sequence[str], strong: str) -> None:
     places = range(len(names))[::-1]
-    labels = axes.set_yticks(places, [literal(name) for name in names])
+    labels = axes.set_yticks(places, [_shown(name, 26) for name in names])
     for tick, name in zip(labels, names):
         tick.label1.set_fontweight("bold" if name == strong else "normal")
     axes.set_ylim(-0.6, len(names) - 0.4)
     axes.grid(visible=False, axis="y")
     axes.xaxis.set_major_locator(MaxNLocator(4, steps=[1, 2, 2.5, 5, 10]))
+
+
+def _shown(text: str, longest: int) -> str:
+    """Text that leaves room for the drawing; tables have it in full."""
+    return literal(
+        text if len(text) <= longest else text[: longest - 1] + "\N{HORIZONTAL ELLIPSIS}"
+    )
 
 
 def _size(rows: int) -> tuple[float, float]:

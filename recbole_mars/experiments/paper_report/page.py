@@ -42,7 +42,7 @@ def render_page(results: Results, sections: Sequence[Section]) -> str:
 {_negatives(sections)}
 <h2>Do it again</h2>
 <div class="card scroll">{table_element(["", ""], reproduction(results))}</div>"""
-    return document(title, body)
+    return document(title, body, wide=True)
 
 
 def _section(section: Section) -> str:
@@ -64,7 +64,7 @@ def _section(section: Section) -> str:
         + "</div></div>\n"
         for part in table.parts
     )
-    if all(len(part.header) <= 3 for part in table.parts):
+    if not section.folded and all(len(part.header) <= 3 for part in table.parts):
         cards = f'<div class="grid">{cards}</div>'
     if section.folded:
         cards = f"<details><summary>As a table</summary>{cards}</details>\n"

@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import zipfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -144,7 +145,7 @@ class Resampled:
         try:
             with np.load(file, allow_pickle=False) as stored:
                 columns = {name: stored[name] for name in stored.files}
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
             raise ValueError(f"{file} must be a .npz file: {error}; remove it") from None
         missing = [name for name in ("users", "labels", "scores") if name not in columns]
         if missing:

@@ -9,6 +9,7 @@ from recbole_mars.experiments.paper_report import figures, studies
 from recbole_mars.experiments.paper_report.comparisons import (
     ablations,
     best_baselines,
+    compared_settings,
     comparison,
     overall,
 )
@@ -66,8 +67,7 @@ def make_sections(results: Results, resampled: Resampled) -> list[Section]:
 def _gains(results: Results, group: str, against: str) -> list[str]:
     return [
         figures.gains(results, setting, results.methods(setting, group), against)
-        for setting in results.settings(group)
-        if against
+        for setting in compared_settings(results, group, against)
     ]
 
 

@@ -70,7 +70,7 @@ def shown_value(value: Any) -> str:
 
 
 def _part(setting: Setting, rows: Sequence[dict[str, Any]]) -> Part:
-    header = ["parameter", "value", "seeds", "AUC", "RelaImpr", "difference [95 %]", "p (t, seeds)"]
+    header = ["parameter", "value", "seeds", "AUC", "RelaImpr", "difference [95 %]", "p, seeds"]
     lines = []
     for row in rows:
         auc = Summary(row["auc_mean"], row["auc_sd"], row["seeds"])
