@@ -38,7 +38,8 @@ class DINSettings:
 
     attention_hidden: widths of the local activation unit. dnn_hidden: widths of the final MLP.
     activation: of the final MLP. history_labels: behaviours carry whether they were liked.
-    mark_borrowed: behaviours borrowed from other users carry a learned mark. precision: "float32",
+    mark_borrowed: behaviours borrowed from other users carry a learned mark. context_width: how
+    many numbers about each sample the final MLP reads beside all this. precision: "float32",
     or "bfloat16" for the products of the attention's unit, which are nearly all of the work; sums,
     weights and all else stay in float32.
     """
@@ -50,6 +51,7 @@ class DINSettings:
     dropout: float = 0.0
     history_labels: bool = False
     mark_borrowed: bool = False
+    context_width: int = 0
     precision: str = "float32"
 
     def __post_init__(self) -> None:
@@ -85,9 +87,12 @@ class DIN(nn.Module):
         for table in (self.label_embedding, self.borrowed_embedding):
             if table is not None:
                 nn.init.normal_(table.weight, std=width**-0.5 * 0.1)
-        user_width = users.width if users is not None else 0
+        extra = (users.width if users is not None else 0) + settings.context_width
+        self.context_norm = (
+            nn.BatchNorm1d(settings.context_width) if settings.context_width else None
+        )
         self.dnn = mlp(
-            [3 * width + user_width, *settings.dnn_hidden], settings.activation, settings.dropout
+            [3 * width + extra, *settings.dnn_hidden], settings.activation, settings.dropout
         )
         self.score = nn.Linear(settings.dnn_hidden[-1], 1)
 
@@ -99,13 +104,15 @@ class DIN(nn.Module):
         user: Tensor | None = None,
         history_labels: Tensor | None = None,
         borrowed: Tensor | None = None,
+        context: Tensor | None = None,
     ) -> Tensor:
         """history, history_mask, history_labels, borrowed: see History. target_item: (B,).
 
-        user: (B,) ids, needed if the model has user features. Returns logits (B,).
+        user: (B,) ids, needed if the model has user features. context: (B, context_width), needed
+        if that is not 0. Returns logits (B,).
         """
         past = History(history, history_mask, history_labels, borrowed)
-        return self.logits(*self.interest(past, target_item), user)
+        return self.logits(*self.interest(past, target_item), user, context)
 
     def interest(self, history: History, target_item: Tensor) -> tuple[Tensor, Tensor]:
         """Each user's interest in the target (DIN, eq. 3) and the target's vector, both (B, D)."""
@@ -116,17 +123,28 @@ class DIN(nn.Module):
         behaviours, behaviour_of = self._mark(vectors, behaviour_of, history)
         return self._attend(vectors, target_of, behaviours, behaviour_of, history.mask.sum(1))
 
-    def logits(self, interest: Tensor, target: Tensor, user: Tensor | None = None) -> Tensor:
-        """The final network. interest, target: (B, D). user: (B,) ids. Returns logits (B,)."""
-        return self.decide(interest, target, self.user_vectors(user))
+    def logits(
+        self,
+        interest: Tensor,
+        target: Tensor,
+        user: Tensor | None = None,
+        context: Tensor | None = None,
+    ) -> Tensor:
+        """The final network. interest, target: (B, D); the rest: see forward. Returns (B,)."""
+        return self.decide(interest, target, self.user_vectors(user, context))
 
-    def user_vectors(self, user: Tensor | None) -> Tensor | None:
-        """The user's own features, (B, U); None for a model without."""
-        if self.users is None:
-            return None
-        if user is None:
-            raise ValueError("user must be given: the model was built with user features")
-        return self.users(user)
+    def user_vectors(self, user: Tensor | None, context: Tensor | None = None) -> Tensor | None:
+        """The user's own features and the context, (B, U); None for a model without both."""
+        parts = []
+        if self.users is not None:
+            if user is None:
+                raise ValueError("user must be given: the model was built with user features")
+            parts.append(self.users(user))
+        if self.context_norm is not None:
+            if context is None:
+                raise ValueError("context must be given: the model was built with a context_width")
+            parts.append(self.context_norm(context))
+        return torch.cat(parts, dim=1) if parts else None
 
     def decide(self, interest: Tensor, target: Tensor, users: Tensor | None) -> Tensor:
         """The final network on vectors. interest, target: (B, D). users: (B, U). Returns (B,)."""

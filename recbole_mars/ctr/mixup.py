@@ -141,7 +141,7 @@ class MixupObjective(Objective):
 
     def __call__(self, din: DIN, batch: TrainingBatch, interest: Tensor, target: Tensor) -> Tensor:
         loss = interest.new_zeros(())
-        users = din.user_vectors(batch.user)
+        users = din.user_vectors(batch.user, batch.context)
         labels = batch.labels.to(interest.dtype)
         with _untracked(din):
             if self.settings.single_weight > 0:

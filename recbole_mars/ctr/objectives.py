@@ -19,7 +19,7 @@ class TrainingBatch(NamedTuple):
     """A batch of training and two augmented views of each history.
 
     target_item, user: (B,) ids. labels: (B,) 0 or 1. views: two histories of B samples. rates:
-    (B,) each, the share of each view's behaviours that its operator was to change.
+    (B,) each, the share of each view's behaviours that its operator was to change. context: (B, C), see DINSettings.context_width.
     """
 
     history: History
@@ -28,6 +28,7 @@ class TrainingBatch(NamedTuple):
     labels: Tensor
     views: tuple[History, History]
     rates: tuple[Tensor, Tensor]
+    context: Tensor | None = None
 
 
 class Objective(ABC):

@@ -67,6 +67,16 @@ class ItemCatalogue:
         self._settings = feature_settings(config)
         self._check_sources()
 
+    @staticmethod
+    def is_asked_for(config: Config) -> bool:
+        """Whether the configuration names any source of text or images that it does not rule out."""
+        text = ("text_features", "text_fields", "text_prompt")
+        image = ("image_features", "image_dir", "draw_covers")
+        return any(
+            config[f"mars_use_{kind}"] and any(config[key] for key in keys)
+            for kind, keys in (("text", text), ("image", image))
+        )
+
     def _check_sources(self) -> None:
         config = self._config
         use_text, use_image = config["mars_use_text"], config["mars_use_image"]

@@ -20,6 +20,7 @@ import yaml
 from recbole.config import Config
 from recbole.utils import InputType
 
+from recbole_mars.agreement import AGREEMENT_COLUMNS, AgreementSettings
 from recbole_mars.alignment import AlignmentSettings, TrainingSettings
 from recbole_mars.augmentation import (
     BASRecSettings,
@@ -43,6 +44,7 @@ from recbole_mars.features import FeatureSettings
 __all__ = [
     "OBJECTIVES",
     "OUR_MODELS",
+    "agreement_settings",
     "alignment_settings",
     "asks_for_us",
     "basrec_settings",
@@ -240,6 +242,7 @@ _RETRIEVAL = {
     "center": "mars_center",
     "max_length": "MAX_ITEM_LIST_LENGTH",
 }
+_AGREEMENT = {"factors": "mars_agreement_factors", "max_length": "mars_agreement_length"}
 _RANDOM = {"items": "random_items"}
 _RANDOM_SEQ = {"items": "random_seq_items"}
 _REPPAD = {"repeats": "reppad_repeats", "delimiter": "reppad_delimiter"}
@@ -290,6 +293,11 @@ def feature_settings(config: Config) -> FeatureSettings:
 def alignment_settings(config: Config) -> AlignmentSettings:
     """Stage 1's network (MARS, eq. 3-14) as the configuration asks for it."""
     return _build(AlignmentSettings, _ALIGNMENT, config)
+
+
+def agreement_settings(config: Config) -> AgreementSettings:
+    """How agreement is computed."""
+    return _build(AgreementSettings, _AGREEMENT, config, seed=config["seed"])
 
 
 def training_settings(config: Config) -> TrainingSettings:
@@ -358,7 +366,8 @@ def basrec_settings(config: Config) -> BASRecSettings:
 def din_settings(config: Config) -> DINSettings:
     """Stage 2's CTR model."""
     marked = config["mars_mark_borrowed"] and config["augmentation"] != "none"
-    return _build(DINSettings, _DIN, config, mark_borrowed=marked)
+    width = len(AGREEMENT_COLUMNS) if config["mars_agreement"] else 0
+    return _build(DINSettings, _DIN, config, mark_borrowed=marked, context_width=width)
 
 
 def training_objective(config: Config) -> Objective | None:

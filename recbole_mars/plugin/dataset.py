@@ -13,9 +13,11 @@ from recbole.config import Config
 from recbole.data.dataset import Dataset, SequentialDataset
 from recbole.data.interaction import Interaction
 from recbole.sampler import SeqSampler
+from recbole.utils import FeatureSource, FeatureType
 
 from recbole_mars.augmentation import Augmenter
 from recbole_mars.data import TEST, TRAIN, VALID, HistoryIndex, InteractionLog
+from recbole_mars.plugin.agreement import prepare_agreement
 from recbole_mars.plugin.catalogue import ItemCatalogue, ItemFeatures
 from recbole_mars.plugin.config import data_folder, needs_stage_one
 from recbole_mars.plugin.histories import PHASE_NAMES, Histories, phases_of_first_rows
@@ -25,6 +27,7 @@ from recbole_mars.plugin.reading import FlatReading
 from recbole_mars.plugin.splits import VectorizedSplits
 
 __all__ = [
+    "AGREEMENT_FIELD",
     "AUGMENTERS",
     "BORROWED_FIELD",
     "RATE_FIELD",
@@ -37,6 +40,8 @@ __all__ = [
 
 ROW_FIELD = "log_row"  # the target's row in the interaction log
 BORROWED_FIELD = "borrowed_length"  # behaviours at the head of the history that are other users'
+AGREEMENT_FIELD = "agreement"  # what is to be expected of the target, see recbole_mars.agreement
+OPINION_FIELD = "opinion"  # what opinion_field names, kept where threshold drops it
 VIEW_PREFIXES = ("view_1_", "view_2_")  # of the fields of augmented views, in training only
 RATE_FIELD = "rate"  # the share of a view's behaviours that were to be changed
 AUGMENTERS: dict[str, Callable[[MultimodalDataset, Config], Augmenter]] = {}  # by name
@@ -65,8 +70,14 @@ class MultimodalDataset(KeptPreparation, FlatReading, VectorizedSplits, Sequenti
         self.phase: int | None = None  # set on each split by build()
         super().__init__(config)
         self._catalogue: ItemCatalogue | None = None
-        if needs_stage_one(config["augmentation"]) or config["model"] == "MARSAlign":
+        if self._uses_features(config):
             self._catalogue = ItemCatalogue(config, self.dataset_path, self.dataset_name)
+
+    @staticmethod
+    def _uses_features(config: Config) -> bool:
+        if needs_stage_one(config["augmentation"]) or config["model"] == "MARSAlign":
+            return True
+        return bool(config["mars_agreement"]) and ItemCatalogue.is_asked_for(config)
 
     @staticmethod
     def _check_options(config: Config) -> None:
@@ -80,6 +91,7 @@ class MultimodalDataset(KeptPreparation, FlatReading, VectorizedSplits, Sequenti
             "augmentation": ("none", *AUGMENTERS),
             "retrieval_scope": ("behaviour", "user"),
             "keep_prepared": (None, True, False),
+            "mars_agreement": (False, True) if config["model"] == "MARS" else (False,),
         }
         for key, values in allowed.items():
             if config[key] not in values:
@@ -94,6 +106,20 @@ class MultimodalDataset(KeptPreparation, FlatReading, VectorizedSplits, Sequenti
         super()._get_preset()
         self.dataset_path = self.config["data_path"] = data_folder(self.config)
 
+    def _set_label_by_threshold(self) -> None:
+        name = self.config["opinion_field"] if self.lean else None
+        if name is None:
+            return super()._set_label_by_threshold()
+        if self.field2type.get(name) != FeatureType.FLOAT or name not in self.inter_feat:
+            raise ValueError(
+                f"opinion_field must name a float column of the interactions, got {name!r}, "
+                f"of {list(self.inter_feat)}; is it in load_col?"
+            )
+        opinions = self.inter_feat[name]
+        super()._set_label_by_threshold()
+        self.inter_feat[OPINION_FIELD] = opinions
+        self.set_field_property(OPINION_FIELD, FeatureType.FLOAT, FeatureSource.INTERACTION, 1)
+
     def data_augmentation(self) -> None:
         """Keep the interactions as flat columns; the targets are those with enough history."""
         self._aug_presets()
@@ -103,6 +129,7 @@ class MultimodalDataset(KeptPreparation, FlatReading, VectorizedSplits, Sequenti
             labels = columns[self.label_field].float()
         else:
             labels = torch.ones(len(users))
+        opinions = columns.pop(OPINION_FIELD, labels).numpy()
         log = InteractionLog(
             users=users,
             items=columns[self.iid_field].numpy(),
@@ -122,7 +149,7 @@ class MultimodalDataset(KeptPreparation, FlatReading, VectorizedSplits, Sequenti
         self.inter_feat = LogRows(torch.from_numpy(targets), {**columns, **extra})
         if self.lean:
             columns.setdefault(self.label_field, labels)
-        self.histories.set_log(log, columns, lengths.index)
+        self.histories.set_log(log, columns, lengths.index, opinions)
 
     def build(self) -> list[MultimodalDataset]:
         """The training, validation and test sets, which share one log of behaviours."""
@@ -139,6 +166,8 @@ class MultimodalDataset(KeptPreparation, FlatReading, VectorizedSplits, Sequenti
                 split.inter_feat = split.inter_feat[order]
         self.histories.set_phases(phases_of_first_rows(self.histories.log, phases))
         self._check_labels()
+        if self.config["mars_agreement"]:
+            self.histories.agreement = prepare_agreement(self, self.config)
         # Our trainer waits for stage 1 until it starts; everything else can be had now.
         if not (self.lean and needs_stage_one(self.config["augmentation"])):
             self.prepare_augmentation()
@@ -203,6 +232,9 @@ class MultimodalDataset(KeptPreparation, FlatReading, VectorizedSplits, Sequenti
             batch[list_name] = self.histories.read(name, positions)
         if self.lean:
             batch[BORROWED_FIELD] = borrowed
+            if self.histories.agreement is not None:
+                rows = batch[ROW_FIELD].numpy()
+                batch[AGREEMENT_FIELD] = torch.from_numpy(self.histories.agreement[rows])
             if self.phase == TRAIN:
                 self._add_views(batch, positions, lengths)
 

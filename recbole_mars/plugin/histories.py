@@ -23,14 +23,20 @@ class Histories:
         self.log: InteractionLog
         self.index: HistoryIndex
         self.columns: dict[str, torch.Tensor] = {}
+        self.opinions: np.ndarray  # (N,), the labels or what opinion_field names
+        self.agreement: np.ndarray | None = None  # (N, 5), see recbole_mars.agreement
         self.augmenter: Augmenter | None = None
         self.epoch = 0
         self.seconds = 0.0  # that making the augmenter took, stage 1 included
 
     def set_log(
-        self, log: InteractionLog, columns: dict[str, torch.Tensor], index: HistoryIndex
+        self,
+        log: InteractionLog,
+        columns: dict[str, torch.Tensor],
+        index: HistoryIndex,
+        opinions: np.ndarray,
     ) -> None:
-        self.log, self.columns, self.index = log, columns, index
+        self.log, self.columns, self.index, self.opinions = log, columns, index, opinions
 
     def set_phases(self, phases: np.ndarray) -> None:
         log = self.log

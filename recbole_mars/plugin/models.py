@@ -18,6 +18,7 @@ from recbole_mars.alignment import AlignmentExport, export_embeddings
 from recbole_mars.ctr import DIN, FieldEmbedding, History, TrainingBatch
 from recbole_mars.plugin.config import din_settings, training_objective
 from recbole_mars.plugin.dataset import (
+    AGREEMENT_FIELD,
     BORROWED_FIELD,
     RATE_FIELD,
     VIEW_PREFIXES,
@@ -105,6 +106,7 @@ class MARS(_CTRModel):
             labels,
             (self._history(interaction, first), self._history(interaction, second)),
             (interaction[first + RATE_FIELD], interaction[second + RATE_FIELD]),
+            self._context(interaction),
         )
         return loss + self.objective(self.din, batch, interest, target)
 
@@ -112,7 +114,11 @@ class MARS(_CTRModel):
         """Logits (B,), and interest and target vectors (B, D)."""
         history = self._history(interaction)
         interest, target = self.din.interest(history, interaction[self.ITEM_ID])
-        return self.din.logits(interest, target, interaction[self.USER_ID]), interest, target
+        user, context = interaction[self.USER_ID], self._context(interaction)
+        return self.din.logits(interest, target, user, context), interest, target
+
+    def _context(self, interaction: Interaction) -> Tensor | None:
+        return interaction[AGREEMENT_FIELD] if AGREEMENT_FIELD in interaction else None
 
     def _history(self, interaction: Interaction, prefix: str = "") -> History:
         """The history of each sample, or one of its views; a view is marked as all its own."""

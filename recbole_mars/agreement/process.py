@@ -1,0 +1,71 @@
+"""A user's opinions as a Gaussian process over the items met, one kernel for all users.
+
+The kernel is a sum of parts, each with a weight: what the user thinks of everything, how that
+drifts, how other users' opinions of two items go together, how alike two items' contents are. The
+posterior mean at a target is a weighted sum of the user's own past opinions; with the
+collaborative part the weights are what everybody who met both items agrees on, that is, all
+neighbours who met the target, each in proportion to the agreement with the user.
+
+Dimension letters: L behaviours of a user, C parts of the kernel.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+from scipy import linalg, optimize
+
+__all__ = ["fit_weights", "one_step_ahead"]
+
+_LEAST = 1e-5  # of a weight in the search: e^x needs a floor to come back from
+
+
+def one_step_ahead(
+    kernel: np.ndarray, opinions: np.ndarray, noise: float
+) -> tuple[np.ndarray, np.ndarray]:
+    """Posterior of each behaviour's opinion given those before it.
+
+    kernel: (L, L) prior covariance in the order of time. opinions: (L,), centred. One Cholesky
+    factor K + noise * I = R R' holds all of them: the innovations are R^-1 y, their scales the
+    diagonal of R. Returns the means (L,) and the variances (L,) without the noise.
+    """
+    matrix = np.array(kernel, dtype=np.float64)
+    matrix.flat[:: len(matrix) + 1] += noise
+    root = linalg.cholesky(matrix, lower=True, overwrite_a=True, check_finite=False)
+    innovations = linalg.solve_triangular(root, opinions, lower=True, check_finite=False)
+    scale = root.diagonal()
+    return opinions - scale * innovations, np.maximum(scale**2 - noise, 0.0)
+
+
+def fit_weights(
+    samples: Iterable[tuple[Sequence[np.ndarray], np.ndarray]], start: Sequence[float]
+) -> np.ndarray:
+    """Weights of the kernel's parts, and the noise, by maximal marginal likelihood.
+
+    samples: for each user the parts, C matrices (L, L), and the opinions (L,). start: C + 1
+    positive numbers, the noise last. Returns as many. The likelihood of a Gaussian process is
+    that of predicting each opinion from those before it, so nothing is held out.
+    """
+    users = [(np.stack(parts), opinions) for parts, opinions in samples]
+    n_values = sum(len(opinions) for _, opinions in users)
+
+    def loss(logs: np.ndarray) -> tuple[float, np.ndarray]:
+        weights = np.exp(logs)
+        value, slope = 0.0, np.zeros(len(weights))
+        for parts, opinions in users:
+            matrix = np.tensordot(weights[:-1], parts, 1)
+            matrix.flat[:: len(matrix) + 1] += weights[-1]
+            factor = linalg.cho_factor(matrix, lower=True, check_finite=False)
+            inverse = linalg.cho_solve(factor, np.eye(len(matrix)), check_finite=False)
+            alpha = inverse @ opinions
+            value += 0.5 * opinions @ alpha + np.log(factor[0].diagonal()).sum()
+            gap = 0.5 * (inverse - np.outer(alpha, alpha))
+            slope[:-1] += np.tensordot(parts, gap, 2)
+            slope[-1] += gap.trace()
+        return value / n_values, slope * weights / n_values
+
+    first = np.log(np.maximum(np.asarray(start, dtype=np.float64), _LEAST))
+    bounds = [(np.log(_LEAST), np.log(1000.0))] * len(first)
+    found = optimize.minimize(loss, first, jac=True, method="L-BFGS-B", bounds=bounds)
+    return np.exp(found.x)

@@ -1,0 +1,77 @@
+"""Agreement for a RecBole data set: computed once, kept on disk beside stage 1's artifacts."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from filelock import FileLock
+from recbole.config import Config
+
+from recbole_mars import __version__
+from recbole_mars.agreement import AGREEMENT_COLUMNS, agree
+from recbole_mars.data import load_columns, save_columns
+from recbole_mars.plugin.config import agreement_settings
+from recbole_mars.plugin.distributed import first_process_first
+
+if TYPE_CHECKING:
+    from recbole_mars.plugin.dataset import MultimodalDataset
+
+__all__ = ["prepare_agreement"]
+
+
+def prepare_agreement(dataset: MultimodalDataset, config: Config) -> np.ndarray:
+    """What is to be expected of each row of the log, (N, 5) float32, see AGREEMENT_COLUMNS.
+
+    In a distributed run the first process computes it and the others wait.
+    """
+    contents = _contents(dataset)
+    opinions = dataset.histories.opinions
+    settings = agreement_settings(config)
+    digest = hashlib.sha256(dataset.log.fingerprint().encode())
+    digest.update(json.dumps([__version__, str(settings), sorted(contents)]).encode())
+    for part in (opinions, *contents.values()):
+        digest.update(np.ascontiguousarray(part).tobytes())
+    name = f"{dataset.dataset_name}-agreement-{digest.hexdigest()[:16]}"
+    folder = Path(config["checkpoint_dir"]) / "mars" / name
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with first_process_first(), FileLock(f"{folder}.lock"):
+        if folder.is_dir():
+            try:
+                columns, notes = load_columns(folder)
+            except ValueError as error:
+                dataset.logger.warning(f"{error}: computed anew")
+                columns = {}
+            if columns:
+                _tell(dataset, notes["weights"])
+                return np.stack([columns[name] for name in AGREEMENT_COLUMNS], axis=1)
+        found = agree(
+            dataset.log, opinions, contents, settings, progress=bool(config["show_progress"])
+        )
+        columns = dict(zip(AGREEMENT_COLUMNS, found.columns.T))
+        save_columns(folder, columns, {"weights": dict(found.weights)})
+        _tell(dataset, found.weights)
+        return found.columns
+
+
+def _contents(dataset: MultimodalDataset) -> dict[str, np.ndarray]:
+    """Item features by modality, those that there are."""
+    if not dataset.reads_features:
+        return {}
+    features = dataset.item_features()
+    found = {}
+    for name, matrix, present in (
+        ("text", features.text, features.text_present),
+        ("image", features.image, features.image_present),
+    ):
+        if matrix is not None and present is not None:
+            found[name] = np.where(present[:, None], matrix, 0)
+    return found
+
+
+def _tell(dataset: MultimodalDataset, weights: dict[str, float]) -> None:
+    shown = ", ".join(f"{name} {weight:.3g}" for name, weight in weights.items())
+    dataset.logger.info(f"agreement: weights of the kernel: {shown}")
