@@ -12,7 +12,16 @@ PACKAGE = Path(__file__).resolve().parents[1] / "recbole_mars"
 MAX_LINES = 400
 TOP = "the top level"
 
-MATHEMATICS = {"data", "features", "agreement", "alignment", "retrieval", "augmentation", "ctr", "evaluation"}
+MATHEMATICS = {
+    "data",
+    "features",
+    "agreement",
+    "alignment",
+    "retrieval",
+    "augmentation",
+    "ctr",
+    "evaluation",
+}
 MAY_IMPORT: dict[str, set[str]] = {
     "data": set(),
     "features": {"data"},

@@ -1,7 +1,8 @@
 """What others think of a target, by how they agree with the user so far."""
 
-from recbole_mars.agreement.item_effects import content_means, others_sums
+from recbole_mars.agreement.item_effects import content_means, item_effects, others_sums
 from recbole_mars.agreement.item_factors import fit_item_factors
+from recbole_mars.agreement.kernel import KernelParts, content_directions
 from recbole_mars.agreement.process import fit_weights, one_step_ahead
 from recbole_mars.agreement.table import (
     AGREEMENT_COLUMNS,
@@ -14,10 +15,13 @@ __all__ = [
     "AGREEMENT_COLUMNS",
     "Agreement",
     "AgreementSettings",
+    "KernelParts",
     "agree",
+    "content_directions",
     "content_means",
     "fit_item_factors",
     "fit_weights",
+    "item_effects",
     "one_step_ahead",
     "others_sums",
 ]

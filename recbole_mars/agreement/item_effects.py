@@ -1,21 +1,61 @@
 """What others think of an item on average: the opinions of all users who met it but the asker.
 
-Dimension letters: N opinions, I items, D content features.
+Dimension letters: N rows, I items, D content dimensions.
 """
 
 from __future__ import annotations
 
 import numpy as np
 
-__all__ = ["content_means", "others_sums"]
+from recbole_mars.data import TRAIN, InteractionLog
+
+__all__ = ["content_means", "item_effects", "others_sums"]
+
+_RIDGES = (3.0, 10.0, 30.0, 100.0, 300.0, 1000.0, 3000.0)
+_LEAST = 1e-3  # of a variance between items, in units of the opinions' variance
+
+
+def item_effects(
+    log: InteractionLog,
+    values: np.ndarray,
+    contents: np.ndarray,
+    fold: np.ndarray,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Mean training opinion that a row's item has from other users, shrunk towards its contents.
+
+    The mean is shrunk towards what the item's contents suggest (content_means, from users of the
+    other folds), the less the more users met it: empirical Bayes, its variances by moments.
+
+    values: (N,) opinions of variance about 1 and mean about 0. contents: (I, D), zeros where an
+    item has none. fold: (n_users,) part of each user. Returns the effects and how many opinions
+    each rests on, both (N,).
+    """
+    training = log.phases == TRAIN
+    joint = np.concatenate([np.ones((log.n_items, 1)), contents], axis=1)
+    counts, sums = _totals(log, values, training)
+    seen = counts > 0
+    means = sums / np.maximum(counts, 1)
+    inside = float(np.square(values[training] - means[log.items[training]]).sum())
+    noise = inside / max(int(training.sum() - seen.sum()), 1)
+    between = _variance_around(np.zeros(log.n_items), counts, means, noise)
+    weight = np.where(seen, 1 / (between + noise / np.maximum(counts, 1)), 0)
+
+    def predicted(counts: np.ndarray, sums: np.ndarray, ridge: float) -> np.ndarray:
+        return content_means(joint, counts, sums, item_variance=between, noise=noise, ridge=ridge)
+
+    losses = [np.sum(weight * (means - predicted(counts, sums, ridge)) ** 2) for ridge in _RIDGES]
+    ridge = _RIDGES[int(np.argmin(losses))]
+    strength = noise / _variance_around(predicted(counts, sums, ridge), counts, means, noise)
+    prior = np.zeros(len(log))
+    for part in np.unique(fold[log.users]):
+        mine = fold[log.users] == part
+        prior[mine] = predicted(*_totals(log, values, training & ~mine), ridge)[log.items[mine]]
+    number, total = others_sums(log.users, log.items, training, values, log.n_items)
+    return (total + strength * prior) / (number + strength), number
 
 
 def others_sums(
-    users: np.ndarray,
-    items: np.ndarray,
-    given: np.ndarray,
-    values: np.ndarray,
-    n_items: int,
+    users: np.ndarray, items: np.ndarray, given: np.ndarray, values: np.ndarray, n_items: int
 ) -> tuple[np.ndarray, np.ndarray]:
     """For each row, the number and sum of the values that other users gave its item.
 
@@ -23,14 +63,10 @@ def others_sums(
     All rows of the row's own user are left out, so that no row is told its own value.
     Returns counts and sums, (N,) float64.
     """
-    pair, of_pair = np.unique(users.astype(np.int64) * n_items + items, return_inverse=True)
-    weight = given.astype(np.float64)
-    weighted = np.where(given, values, 0.0)
+    _, pair = np.unique(users.astype(np.int64) * n_items + items, return_inverse=True)
     found = []
-    for column in (weight, weighted):
-        total = np.bincount(items, column, minlength=n_items)[items]
-        own = np.bincount(of_pair, column, minlength=len(pair))[of_pair]
-        found.append(total - own)
+    for column in (given.astype(np.float64), np.where(given, values, 0.0)):
+        found.append(np.bincount(items, column)[items] - np.bincount(pair, column)[pair])
     return found[0], found[1]
 
 
@@ -46,16 +82,35 @@ def content_means(
     """What an item's mean opinion should be, by its contents and the means of all other items.
 
     Weighted ridge regression of the items' means on their contents, each item predicted without
-    its own mean (by the hat matrix, so exactly as if it had been left out).
+    its own mean (by the hat matrix, exactly as if it had been left out).
 
     contents: (I, D), zeros for items without. counts, sums: (I,) opinions of each item.
     item_variance: of true means around the regression. noise: variance of one opinion. ridge:
     of the coefficients. Returns (I,) float64.
     """
-    mean = sums / np.maximum(counts, 1)
+    means = sums / np.maximum(counts, 1)
     weight = np.where(counts > 0, 1 / (item_variance + noise / np.maximum(counts, 1)), 0.0)
-    gram = (contents * weight[:, None]).T @ contents + ridge * np.eye(contents.shape[1])
-    solved = np.linalg.solve(gram, contents.T).T  # (I, D)
-    fitted = contents @ (solved.T @ (weight * mean))
+    gram = (contents * weight[:, None]).T @ contents
+    gram.flat[:: len(gram) + 1] += ridge
+    solved = np.linalg.solve(gram, contents.T).T
+    fitted = contents @ (solved.T @ (weight * means))
     leverage = weight * np.einsum("id,id->i", contents, solved)
-    return (fitted - leverage * mean) / np.maximum(1 - leverage, 1e-6)
+    return (fitted - leverage * means) / (1 - leverage)
+
+
+def _totals(
+    log: InteractionLog, values: np.ndarray, rows: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Number and sum of the chosen rows' values for each item, (I,)."""
+    items = log.items[rows]
+    counts = np.bincount(items, minlength=log.n_items).astype(np.float64)
+    return counts, np.bincount(items, values[rows], minlength=log.n_items)
+
+
+def _variance_around(
+    prior: np.ndarray, counts: np.ndarray, means: np.ndarray, noise: float
+) -> float:
+    """Variance of true item means around the prior: the mean squared gap, less its noise."""
+    seen = counts > 0
+    gap = counts * np.square(means - prior) - noise
+    return max(float(gap[seen].sum() / counts.sum()), _LEAST)

@@ -11,14 +11,14 @@ Dimension letters: L behaviours of a user, C parts of the kernel.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 from scipy import linalg, optimize
 
 __all__ = ["fit_weights", "one_step_ahead"]
 
-_LEAST = 1e-5  # of a weight in the search: e^x needs a floor to come back from
+_LEAST, _MOST = 1e-5, 1e3  # of a weight in the search, in which 0 would have no logarithm
 
 
 def one_step_ahead(
@@ -39,21 +39,20 @@ def one_step_ahead(
 
 
 def fit_weights(
-    samples: Iterable[tuple[Sequence[np.ndarray], np.ndarray]], start: Sequence[float]
+    samples: Sequence[tuple[np.ndarray, np.ndarray]], start: Sequence[float]
 ) -> np.ndarray:
     """Weights of the kernel's parts, and the noise, by maximal marginal likelihood.
 
-    samples: for each user the parts, C matrices (L, L), and the opinions (L,). start: C + 1
-    positive numbers, the noise last. Returns as many. The likelihood of a Gaussian process is
-    that of predicting each opinion from those before it, so nothing is held out.
+    samples: for each user the parts (C, L, L) and the opinions (L,). start: C + 1 positive
+    numbers, the noise last. Returns as many. The likelihood of a Gaussian process is that of
+    predicting each opinion from those before it, so it needs no held-out data.
     """
-    users = [(np.stack(parts), opinions) for parts, opinions in samples]
-    n_values = sum(len(opinions) for _, opinions in users)
+    n_values = sum(len(opinions) for _, opinions in samples)
 
     def loss(logs: np.ndarray) -> tuple[float, np.ndarray]:
         weights = np.exp(logs)
         value, slope = 0.0, np.zeros(len(weights))
-        for parts, opinions in users:
+        for parts, opinions in samples:
             matrix = np.tensordot(weights[:-1], parts, 1)
             matrix.flat[:: len(matrix) + 1] += weights[-1]
             factor = linalg.cho_factor(matrix, lower=True, check_finite=False)
@@ -66,6 +65,6 @@ def fit_weights(
         return value / n_values, slope * weights / n_values
 
     first = np.log(np.maximum(np.asarray(start, dtype=np.float64), _LEAST))
-    bounds = [(np.log(_LEAST), np.log(1000.0))] * len(first)
+    bounds = [(np.log(_LEAST), np.log(_MOST))] * len(first)
     found = optimize.minimize(loss, first, jac=True, method="L-BFGS-B", bounds=bounds)
     return np.exp(found.x)

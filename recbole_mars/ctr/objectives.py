@@ -19,7 +19,8 @@ class TrainingBatch(NamedTuple):
     """A batch of training and two augmented views of each history.
 
     target_item, user: (B,) ids. labels: (B,) 0 or 1. views: two histories of B samples. rates:
-    (B,) each, the share of each view's behaviours that its operator was to change. context: (B, C), see DINSettings.context_width.
+    (B,) each, the share of each view's behaviours that its operator was to change. context:
+    (B, C), see DINSettings.context_width.
     """
 
     history: History

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -72,6 +73,6 @@ def _contents(dataset: MultimodalDataset) -> dict[str, np.ndarray]:
     return found
 
 
-def _tell(dataset: MultimodalDataset, weights: dict[str, float]) -> None:
+def _tell(dataset: MultimodalDataset, weights: Mapping[str, float]) -> None:
     shown = ", ".join(f"{name} {weight:.3g}" for name, weight in weights.items())
     dataset.logger.info(f"agreement: weights of the kernel: {shown}")

@@ -69,7 +69,7 @@ class ItemCatalogue:
 
     @staticmethod
     def is_asked_for(config: Config) -> bool:
-        """Whether the configuration names any source of text or images that it does not rule out."""
+        """Whether the configuration names text or images, and does not rule them out."""
         text = ("text_features", "text_fields", "text_prompt")
         image = ("image_features", "image_dir", "draw_covers")
         return any(

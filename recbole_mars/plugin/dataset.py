@@ -109,7 +109,8 @@ class MultimodalDataset(KeptPreparation, FlatReading, VectorizedSplits, Sequenti
     def _set_label_by_threshold(self) -> None:
         name = self.config["opinion_field"] if self.lean else None
         if name is None:
-            return super()._set_label_by_threshold()
+            super()._set_label_by_threshold()
+            return
         if self.field2type.get(name) != FeatureType.FLOAT or name not in self.inter_feat:
             raise ValueError(
                 f"opinion_field must name a float column of the interactions, got {name!r}, "
@@ -167,11 +168,21 @@ class MultimodalDataset(KeptPreparation, FlatReading, VectorizedSplits, Sequenti
         self.histories.set_phases(phases_of_first_rows(self.histories.log, phases))
         self._check_labels()
         if self.config["mars_agreement"]:
+            self._refuse_sampling()
             self.histories.agreement = prepare_agreement(self, self.config)
         # Our trainer waits for stage 1 until it starts; everything else can be had now.
         if not (self.lean and needs_stage_one(self.config["augmentation"])):
             self.prepare_augmentation()
         return splits
+
+    def _refuse_sampling(self) -> None:
+        for phase in PHASE_NAMES.values():
+            key = f"{phase}_neg_sample_args"
+            if self.config[key]["distribution"] != "none":
+                raise ValueError(
+                    f"mars_agreement needs observed labels, and {key} samples negatives, of which "
+                    "nothing is known; set train_neg_sample_args: ~ and eval_args' mode: labeled"
+                )
 
     def _check_labels(self) -> None:
         """Both classes must be observed by our models, and by stage 1 for any model."""

@@ -81,6 +81,7 @@ class MARS(_CTRModel):
         if use_id or any(columns.values()):
             users = FieldEmbedding(dataset.user_num, size, use_id=use_id, **columns)
         self.din = DIN(items, users, din_settings(config))
+        self.agreement = bool(config["mars_agreement"])
         self.objective = training_objective(config)
         if config["mars_precision"] == "bfloat16" and _lacks_bfloat16(config["device"]):
             self.logger.warning(
@@ -118,7 +119,7 @@ class MARS(_CTRModel):
         return self.din.logits(interest, target, user, context), interest, target
 
     def _context(self, interaction: Interaction) -> Tensor | None:
-        return interaction[AGREEMENT_FIELD] if AGREEMENT_FIELD in interaction else None
+        return interaction[AGREEMENT_FIELD] if self.agreement else None
 
     def _history(self, interaction: Interaction, prefix: str = "") -> History:
         """The history of each sample, or one of its views; a view is marked as all its own."""
