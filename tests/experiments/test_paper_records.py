@@ -86,11 +86,11 @@ def test_spec_gives_base_order_and_what_is_wanted(tmp_path):
         "name": "full",
         "base": "plain",
         "datasets": {"b": {}, "a": {}},
-        "splits": {"s": None},
-        "methods": {"MARS": {}, "plain": None, "side": {"seeds": [1]}},
+        "splits": {"s": {"order": "TO"}},
+        "methods": {"MARS": {}, "plain": {}, "side": {"seeds": [1]}},
         "seeds": [1, 2],
         "groups": {"table-2": ["MARS", "plain"], "few": {"methods": ["side"], "datasets": ["a"]}},
-        "search": {"trials": 7},
+        "search": {"trials": 2, "seed": 9, "space": {"learning_rate": [0.1, 0.2]}},
     }
     found = [record(d, m, split="s") for d in "ab" for m in ("side", "plain", "MARS")]
     results = read_results(write(tmp_path, *found, spec=spec))
@@ -98,7 +98,7 @@ def test_spec_gives_base_order_and_what_is_wanted(tmp_path):
         "full",
         "plain",
         "MARS",
-        7,
+        2,
     )
     assert results.order == ("plain", "MARS", "side")
     assert [setting.dataset for setting in results.settings()] == ["b", "a"]
@@ -127,23 +127,15 @@ def test_without_spec_names_and_the_paper_say_it(tmp_path):
 
 
 def test_a_base_is_needed(tmp_path):
-    write(tmp_path, record(method="A"), spec={"base": "B"})
-    with pytest.raises(ValueError, match="must name the method to compare with as `base`, got 'B'"):
+    write(tmp_path, record(method="A"))
+    with pytest.raises(ValueError, match="must name the method to compare with as `base`"):
         read_results(tmp_path)
 
 
-@pytest.mark.parametrize(
-    ("text", "words"),
-    [
-        ("a: [", "must be YAML"),
-        ("- a", "must be a mapping"),
-        ("seeds: 1\nmethods: [a]", "methods must be a map"),
-    ],
-)
-def test_unreadable_spec(tmp_path, text, words):
+def test_a_bad_spec_is_said(tmp_path):
     write(tmp_path, record(method="DIN"))
-    (tmp_path / "spec.yaml").write_text(text, "utf-8")
-    with pytest.raises(ValueError, match=rf"spec\.yaml:? {words}"):
+    (tmp_path / "spec.yaml").write_text("a: [", "utf-8")
+    with pytest.raises(ValueError, match=r"spec\.yaml"):
         read_results(tmp_path)
 
 

@@ -5,15 +5,14 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from itertools import product
 from pathlib import Path
 from typing import Any, NamedTuple
-
-import yaml
 
 from recbole_mars.evaluation import PairedResult, Summary, paired_t_test, rela_impr, summarise
 from recbole_mars.experiments.paper_report.published import BASELINES, compact, paper_name
 from recbole_mars.experiments.paper_report.records import RunRecord, Setting, read_records
+from recbole_mars.experiments.plan import planned_runs
+from recbole_mars.experiments.spec import Experiment, load_experiment
 
 __all__ = ["Gain", "Results", "read_results"]
 
@@ -130,64 +129,38 @@ def read_results(folder: Path) -> Results:
     """The records of a folder, with what its spec.yaml says of base, order and runs wanted.
 
     Without spec.yaml every method of a setting is wanted with the seeds that any of them has.
-    Raises ValueError for bad records, as `read_records` does, an unreadable spec.yaml, and if no
-    base is named and no method is called like one.
+    Raises ValueError for bad records, as `read_records` does, for a bad spec.yaml, as
+    `load_experiment` does, and if no base is named and no method is called like one.
     """
     records = read_records(folder)
-    spec = _read_spec(folder / "spec.yaml")
+    spec = folder / "spec.yaml"
+    plan = load_experiment(spec) if spec.is_file() else None
     seen = dict.fromkeys(record.method for record in records)
-    listed = list(_mapping(spec, "methods"))
-    named = str(spec.get("base", next(iter(listed), "")))
+    listed = list(plan.methods) if plan else []
     usual = (name for name in seen if compact(name) in _BASES)
-    base = named if named in seen else next(usual, "")
+    base = plan.base if plan and plan.base in seen else next(usual, "")
     if not base:
         raise ValueError(
-            f"spec.yaml must name the method to compare with as `base`, got "
-            f"{spec.get('base')!r}; the records have {', '.join(seen)}"
+            f"spec.yaml must name the method to compare with as `base`, and it must have been run; "
+            f"got {plan.base if plan else None!r}, the records have {', '.join(seen)}"
         )
     others = sorted((name for name in seen if name not in listed), key=_usual_place)
     return Results(
-        name=str(spec.get("name", folder.resolve().name)),
-        records=tuple(sorted(records, key=lambda record: _place(spec, record.setting))),
+        name=plan.name if plan else folder.resolve().name,
+        records=tuple(sorted(records, key=lambda record: _place(plan, record.setting))),
         base=base,
         measured=next((name for name in seen if compact(name) == _MEASURED), ""),
         order=tuple(dict.fromkeys([base, *listed, *others])),
-        wanted=_wanted(spec) if spec else _alike(records),
-        trials=int(_mapping(spec, "search").get("trials", 0)),
+        wanted=_wanted(plan) if plan else _alike(records),
+        trials=plan.search.trials if plan and plan.search else 0,
     )
 
 
-def _read_spec(file: Path) -> dict[str, Any]:
-    if not file.is_file():
-        return {}
-    try:
-        spec = yaml.safe_load(file.read_text("utf-8"))
-    except (UnicodeDecodeError, yaml.YAMLError) as error:
-        raise ValueError(f"{file} must be YAML: {error}") from None
-    if not isinstance(spec, dict):
-        raise ValueError(f"{file} must be a mapping, got {type(spec).__name__}")
-    return spec
-
-
-def _mapping(spec: Mapping[str, Any], key: str) -> dict[str, Any]:
-    value = spec.get(key) or {}
-    if not isinstance(value, dict):
-        raise ValueError(f"spec.yaml: {key} must be a mapping, got {value!r}")
-    return value
-
-
-def _wanted(spec: Mapping[str, Any]) -> dict[tuple[Setting, str], frozenset[int]]:
-    """Seeds by setting and method: a group's are all of what it does not narrow down."""
-    methods = _mapping(spec, "methods")
-    whole = {key: list(_mapping(spec, key)) for key in ("datasets", "splits", "methods")}
-    whole["seeds"] = spec.get("seeds") or []
+def _wanted(plan: Experiment) -> dict[tuple[Setting, str], frozenset[int]]:
+    """Seeds by setting and method."""
     seeds: dict[tuple[Setting, str], set[int]] = {}
-    for group in (_mapping(spec, "groups") or {"all": {}}).values():
-        chosen = {**whole, **(group if isinstance(group, dict) else {"methods": group})}
-        for dataset, split, method in product(*(chosen[k] for k in list(whole)[:3])):
-            own = (methods.get(method) or {}).get("seeds", chosen["seeds"])
-            key = Setting(dataset, split, ""), method
-            seeds.setdefault(key, set()).update(set(own) & set(chosen["seeds"]))
+    for run in planned_runs(plan):
+        seeds.setdefault((Setting(run.dataset, run.split, ""), run.method), set()).add(run.seed)
     return {key: frozenset(values) for key, values in seeds.items()}
 
 
@@ -202,9 +175,10 @@ def _in_group(record: RunRecord, group: str) -> bool:
     return any(compact(name) == compact(group) for name in record.groups)
 
 
-def _place(spec: Mapping[str, Any], setting: Setting) -> tuple[Any, ...]:
-    """Where a setting stands: as spec.yaml lists data sets and splits, else as the paper does."""
-    datasets, splits = list(_mapping(spec, "datasets")), list(_mapping(spec, "splits"))
+def _place(plan: Experiment | None, setting: Setting) -> tuple[Any, ...]:
+    """Where a setting stands: as the plan lists data sets and splits, else as the paper does."""
+    datasets = list(plan.datasets) if plan else []
+    splits = list(plan.splits) if plan else []
     name = paper_name(setting.dataset)
     return (
         datasets.index(setting.dataset) if setting.dataset in datasets else len(datasets),
