@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
+from threadpoolctl import threadpool_limits
 from tqdm import tqdm
 
 from recbole_mars.agreement.item_effects import item_effects
@@ -92,17 +93,10 @@ def agree(
     effects, support = item_effects(log, values, contents, fold)
     rest = values - effects
     parts = KernelParts(log, fold, _item_factors(log, rest, fold, settings), directions)
-    weights = _fit(log, rest, parts, settings, random)
-
-    means, variances = np.zeros(len(log)), np.zeros(len(log))
-    everything = np.ones(len(log), dtype=bool)
-    stretches = windows(log.offsets, everything, settings.max_length, settings.max_length // 2)
-    for start, end, first in tqdm(
-        zip(*stretches), "agreement", total=len(stretches[0]), disable=not progress
-    ):
-        kernel = np.tensordot(weights[:-1], parts.of(np.arange(start, end)), 1)
-        mean, variance = one_step_ahead(kernel, rest[start:end], weights[-1])
-        means[first:end], variances[first:end] = mean[first - start :], variance[first - start :]
+    # A user's matrices are too small for several threads, which only wait for each other.
+    with threadpool_limits(limits=1, user_api="blas"):
+        weights = _fit(log, rest, parts, settings, random)
+        means, variances = _predict(log, rest, parts, weights, settings.max_length, progress)
     past = np.arange(len(log)) - log.offsets[log.users]
     columns = [effects, np.log1p(support), means, np.sqrt(variances), np.log1p(past)]
     return Agreement(
@@ -153,3 +147,24 @@ def _fit(
     samples = [histories[user][-settings.sample_length :] for user in chosen]
     start = [0.1] * len(parts.names) + [0.7]
     return fit_weights([(parts.of(rows), rest[rows]) for rows in samples], start)
+
+
+def _predict(
+    log: InteractionLog,
+    rest: np.ndarray,
+    parts: KernelParts,
+    weights: np.ndarray,
+    max_length: int,
+    progress: bool,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Posterior mean and variance of every row, (N,) each, user by user."""
+    means, variances = np.zeros(len(log)), np.zeros(len(log))
+    everything = np.ones(len(log), dtype=bool)
+    stretches = windows(log.offsets, everything, max_length, max_length // 2)
+    for start, end, first in tqdm(
+        zip(*stretches), "agreement", total=len(stretches[0]), disable=not progress
+    ):
+        kernel = np.tensordot(weights[:-1], parts.of(np.arange(start, end)), 1)
+        mean, variance = one_step_ahead(kernel, rest[start:end], weights[-1])
+        means[first:end], variances[first:end] = mean[first - start :], variance[first - start :]
+    return means, variances

@@ -183,6 +183,15 @@ def test_summary_says_what_is_significant_and_what_is_not(tmp_path):
     assert overall_verdict(found) == "worse"
 
 
+def test_summary_names_what_validation_would_choose(tmp_path):
+    """Also where it is neither the method of the paper nor one of its baselines."""
+    found = results(tmp_path, *runs("DIN"), *runs("MARS", 0.01), *runs("mine", 0.02))
+    assert summary(found)[-1] == (
+        "ml-1m, leave-one-out: of all methods validation would choose mine, which is +10.00 % "
+        "RelaImpr over DIN (AUC 0.7200 against 0.7000, p < 0.001: significantly better, 5 seeds)."
+    )
+
+
 @pytest.mark.parametrize(
     ("gain", "judged"), [(0.02, "better"), (0.0003, "open"), (-0.02, "worse"), (0.0, "undefined")]
 )

@@ -277,6 +277,6 @@ def test_csv_is_read_back_the_same(tmp_path):
 
 def test_markdown_and_csv_of_a_table_without_rows():
     table = Table("empty", "Empty", "Nothing.", [])
-    assert to_markdown(table) == "## Empty\n\nNothing.\n"
+    assert to_markdown(table) == "## Empty\n\nNothing recorded yet.\n"
     assert to_csv(table) == "\n"
     assert number(math.nan, ".4f") == "n/a"

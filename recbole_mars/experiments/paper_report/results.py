@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -73,8 +73,12 @@ class Results:
 
     def best_baseline(self, setting: Setting) -> str | None:
         """The baseline with the highest mean validation AUC; None if none is known."""
+        return self.best(setting, self.baselines(setting))
+
+    def best(self, setting: Setting, methods: Sequence[str]) -> str | None:
+        """The one of these with the highest mean validation AUC; None if none is known."""
         known = {}
-        for method in self.baselines(setting):
+        for method in methods:
             summary = self.summary(setting, method, "valid_auc")
             if summary.n:
                 known[method] = summary.mean

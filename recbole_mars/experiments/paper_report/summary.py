@@ -31,7 +31,9 @@ def summary(results: Results) -> list[str]:
     said += f"{counts['worse']}, and not significantly different in {counts['open']}"
     said += f"; {counts['undefined']} allow no conclusion" if counts["undefined"] else ""
     sentences = [f"{said} (paired t-test over seeds, p < 0.05, each setting by itself)."]
-    return sentences + [_of_setting(results, setting, gain) for setting, gain in gains.items()]
+    sentences += [_of_setting(results, setting, gain) for setting, gain in gains.items()]
+    chosen = (_best_on_validation(results, setting) for setting in gains)
+    return sentences + [said for said in chosen if said]
 
 
 def overall_verdict(results: Results) -> str:
@@ -97,6 +99,16 @@ def _of_setting(results: Results, setting: Setting, gain: Gain) -> str:
     if not math.isnan(low.tested.difference):
         said += f"; low-active users {low.tested.difference:+.4f} AUC ({judgement(low.tested)})"
     return said + "."
+
+
+def _best_on_validation(results: Results, setting: Setting) -> str:
+    """What validation would choose of all methods, unless it is the base or the measured one."""
+    best = results.best(setting, results.methods(setting))
+    if best in (None, results.base, results.measured):
+        return ""
+    gain = results.gain(setting, str(best), results.base)
+    said = _against(gain, results.base)
+    return f"{setting}: of all methods validation would choose {best}, which {said}."
 
 
 def _against(gain: Gain, base: str) -> str:

@@ -57,6 +57,8 @@ class Table:
 def to_markdown(table: Table) -> str:
     """Title, parts and note."""
     lines = [f"## {table.title}", ""]
+    if not table.rows and "n/a" not in table.note:
+        return "\n".join([*lines, "Nothing recorded yet.", ""])
     for part in table.parts:
         if part.heading:
             lines += [f"### {part.heading}", ""]
