@@ -5,14 +5,28 @@ Dimension letters: N rows, I items, D content dimensions.
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import numpy as np
 
 from recbole_mars.data import TRAIN, InteractionLog
 
-__all__ = ["content_means", "item_effects", "others_sums"]
+__all__ = ["ItemEffects", "content_means", "earlier_sums", "item_effects", "others_sums"]
 
 _RIDGES = (3.0, 10.0, 30.0, 100.0, 300.0, 1000.0, 3000.0)
-_LEAST = 1e-3  # of a variance between items, in units of the opinions' variance
+_LEAST = 1e-3  # of a variance, in units of the opinions'
+
+
+class ItemEffects(NamedTuple):
+    """What others think of each row's item, (N,) each.
+
+    whole: the shrunk mean of all other users. told, support: the same and the number of opinions
+    it rests on, for training rows from earlier opinions only.
+    """
+
+    whole: np.ndarray
+    told: np.ndarray
+    support: np.ndarray
 
 
 def item_effects(
@@ -20,15 +34,18 @@ def item_effects(
     values: np.ndarray,
     contents: np.ndarray,
     fold: np.ndarray,
-) -> tuple[np.ndarray, np.ndarray]:
+) -> ItemEffects:
     """Mean training opinion that a row's item has from other users, shrunk towards its contents.
 
     The mean is shrunk towards what the item's contents suggest (content_means, from users of the
     other folds), the less the more users met it: empirical Bayes, its variances by moments.
 
+    A mean of all others but the own row betrays the own opinion to whoever knows the item: those
+    who said 1 have the lower mean. What a model is told of training rows is therefore made of
+    earlier opinions (ordered target statistics, Prokhorenkova et al., CatBoost, 2018).
+
     values: (N,) opinions of variance about 1 and mean about 0. contents: (I, D), zeros where an
-    item has none. fold: (n_users,) part of each user. Returns the effects and how many opinions
-    each rests on, both (N,).
+    item has none. fold: (n_users,) part of each user.
     """
     training = log.phases == TRAIN
     joint = np.concatenate([np.ones((log.n_items, 1)), contents], axis=1)
@@ -36,7 +53,7 @@ def item_effects(
     seen = counts > 0
     means = sums / np.maximum(counts, 1)
     inside = float(np.square(values[training] - means[log.items[training]]).sum())
-    noise = inside / max(int(training.sum() - seen.sum()), 1)
+    noise = max(inside / max(int(training.sum() - seen.sum()), 1), _LEAST)
     between = _variance_around(np.zeros(log.n_items), counts, means, noise)
     weight = np.where(seen, 1 / (between + noise / np.maximum(counts, 1)), 0)
 
@@ -50,24 +67,56 @@ def item_effects(
     for part in np.unique(fold[log.users]):
         mine = fold[log.users] == part
         prior[mine] = predicted(*_totals(log, values, training & ~mine), ridge)[log.items[mine]]
-    number, total = others_sums(log.users, log.items, training, values, log.n_items)
-    return (total + strength * prior) / (number + strength), number
+
+    def shrunk(number: np.ndarray, total: np.ndarray) -> np.ndarray:
+        return (total + strength * prior) / (number + strength)
+
+    number, total = others_sums(log.users, log.items, training, values)
+    support, earlier = earlier_sums(log.users, log.items, log.times, training, values)
+    support, earlier = np.where(training, support, number), np.where(training, earlier, total)
+    return ItemEffects(shrunk(number, total), shrunk(support, earlier), support)
 
 
 def others_sums(
-    users: np.ndarray, items: np.ndarray, given: np.ndarray, values: np.ndarray, n_items: int
+    users: np.ndarray, items: np.ndarray, given: np.ndarray, values: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
     """For each row, the number and sum of the values that other users gave its item.
 
     users, items: (N,). given: (N,) bool, rows whose value counts. values: (N,).
-    All rows of the row's own user are left out, so that no row is told its own value.
-    Returns counts and sums, (N,) float64.
+    All rows of the row's own user are left out. Returns counts and sums, (N,) float64.
     """
-    _, pair = np.unique(users.astype(np.int64) * n_items + items, return_inverse=True)
+    pair = _pairs(users, items)
     found = []
     for column in (given.astype(np.float64), np.where(given, values, 0.0)):
         found.append(np.bincount(items, column)[items] - np.bincount(pair, column)[pair])
     return found[0], found[1]
+
+
+def earlier_sums(
+    users: np.ndarray, items: np.ndarray, times: np.ndarray, given: np.ndarray, values: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """As others_sums, of the rows before each in time; of equal times, those that stand before."""
+    pair = _pairs(users, items)
+    found = []
+    for column in (given.astype(np.float64), np.where(given, values, 0.0)):
+        found.append(_sums_before(items, times, column) - _sums_before(pair, times, column))
+    return np.round(found[0]), found[1]
+
+
+def _pairs(users: np.ndarray, items: np.ndarray) -> np.ndarray:
+    """A number for each user with an item, (N,)."""
+    width = int(items.max(initial=0)) + 1
+    return np.unique(users.astype(np.int64) * width + items, return_inverse=True)[1]
+
+
+def _sums_before(group: np.ndarray, times: np.ndarray, column: np.ndarray) -> np.ndarray:
+    """Sum of the column over the rows of each row's group that are before it, (N,)."""
+    order = np.lexsort((times, group))
+    running = np.concatenate(([0.0], np.cumsum(column[order])))
+    first = np.searchsorted(group[order], group[order])
+    sums = np.empty(len(group))
+    sums[order] = running[np.arange(len(group))] - running[first]
+    return sums
 
 
 def content_means(

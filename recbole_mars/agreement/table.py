@@ -6,7 +6,7 @@ Dimension letters: N rows of the log, I items, D width of features.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from threadpoolctl import threadpool_limits
@@ -16,7 +16,7 @@ from recbole_mars.agreement.item_effects import item_effects
 from recbole_mars.agreement.item_factors import fit_item_factors
 from recbole_mars.agreement.kernel import KernelParts, content_directions
 from recbole_mars.agreement.process import fit_weights, one_step_ahead
-from recbole_mars.data import TRAIN, InteractionLog, windows
+from recbole_mars.data import TEST, TRAIN, InteractionLog, windows
 
 __all__ = ["AGREEMENT_COLUMNS", "Agreement", "AgreementSettings", "agree"]
 
@@ -90,15 +90,16 @@ def agree(
     )
     directions = {name: content_directions(matrix) for name, matrix in features.items()}
     contents = np.concatenate([np.zeros((log.n_items, 0)), *directions.values()], axis=1)
-    effects, support = item_effects(log, values, contents, fold)
-    rest = values - effects
-    parts = KernelParts(log, fold, _item_factors(log, rest, fold, settings), directions)
+    effects = item_effects(log, values, contents, fold)
+    rest = values - effects.whole
+    factors = _item_factors(log, values, contents, fold, settings)
+    parts = KernelParts(log, fold, factors, directions)
     # A user's matrices are too small for several threads, which only wait for each other.
     with threadpool_limits(limits=1, user_api="blas"):
         weights = _fit(log, rest, parts, settings, random)
         means, variances = _predict(log, rest, parts, weights, settings.max_length, progress)
     past = np.arange(len(log)) - log.offsets[log.users]
-    columns = [effects, np.log1p(support), means, np.sqrt(variances), np.log1p(past)]
+    columns = [effects.told, np.log1p(effects.support), means, np.sqrt(variances), np.log1p(past)]
     return Agreement(
         np.stack(columns, axis=1).astype(np.float32),
         dict(zip([*parts.names, "noise"], weights.tolist())),
@@ -106,18 +107,28 @@ def agree(
 
 
 def _item_factors(
-    log: InteractionLog, rest: np.ndarray, fold: np.ndarray, settings: AgreementSettings
+    log: InteractionLog,
+    values: np.ndarray,
+    contents: np.ndarray,
+    fold: np.ndarray,
+    settings: AgreementSettings,
 ) -> list[np.ndarray]:
-    """Item factors for the users of each fold, from all others."""
-    if settings.factors == 0:
-        return []
-    training = log.phases == TRAIN
-    counts = np.bincount(log.users[training], minlength=log.n_users)
-    sums = np.bincount(log.users[training], rest[training], minlength=log.n_users)
-    centred = rest - (sums / (counts + _PRIOR_OPINIONS))[log.users]
+    """Item factors for the users of each fold, from all others.
+
+    Items' effects are made anew for each: a residual of those for everybody holds what the fold's
+    users said of the item.
+    """
     found = []
-    for part in range(settings.folds):
-        rows = training & (fold[log.users] != part)
+    for part in range(settings.folds if settings.factors else 0):
+        rows = (log.phases == TRAIN) & (fold[log.users] != part)
+        if not rows.any():
+            found.append(np.zeros((log.n_items, settings.factors)))
+            continue
+        outside = replace(log, phases=np.where(rows, TRAIN, TEST).astype(np.int8))
+        rest = values - item_effects(outside, values, contents, fold).whole
+        counts = np.bincount(log.users[rows], minlength=log.n_users)
+        sums = np.bincount(log.users[rows], rest[rows], minlength=log.n_users)
+        centred = rest - (sums / (counts + _PRIOR_OPINIONS))[log.users]
         found.append(
             fit_item_factors(
                 log.users[rows],

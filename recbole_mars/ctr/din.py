@@ -88,9 +88,6 @@ class DIN(nn.Module):
             if table is not None:
                 nn.init.normal_(table.weight, std=width**-0.5 * 0.1)
         extra = (users.width if users is not None else 0) + settings.context_width
-        self.context_norm = (
-            nn.BatchNorm1d(settings.context_width) if settings.context_width else None
-        )
         self.dnn = mlp(
             [3 * width + extra, *settings.dnn_hidden], settings.activation, settings.dropout
         )
@@ -140,10 +137,10 @@ class DIN(nn.Module):
             if user is None:
                 raise ValueError("user must be given: the model was built with user features")
             parts.append(self.users(user))
-        if self.context_norm is not None:
+        if self.settings.context_width:
             if context is None:
                 raise ValueError("context must be given: the model was built with a context_width")
-            parts.append(self.context_norm(context))
+            parts.append(context)
         return torch.cat(parts, dim=1) if parts else None
 
     def decide(self, interest: Tensor, target: Tensor, users: Tensor | None) -> Tensor:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,7 +15,7 @@ from recbole.config import Config
 
 from recbole_mars import __version__
 from recbole_mars.agreement import AGREEMENT_COLUMNS, agree
-from recbole_mars.data import load_columns, save_columns
+from recbole_mars.data import TRAIN, load_columns, save_columns
 from recbole_mars.plugin.config import agreement_settings
 from recbole_mars.plugin.distributed import first_process_first
 
@@ -26,6 +27,8 @@ __all__ = ["prepare_agreement"]
 
 def prepare_agreement(dataset: MultimodalDataset, config: Config) -> np.ndarray:
     """What is to be expected of each row of the log, (N, 5) float32, see AGREEMENT_COLUMNS.
+
+    Each column has mean 0 and variance 1 over the training rows.
 
     In a distributed run the first process computes it and the others wait.
     """
@@ -45,6 +48,7 @@ def prepare_agreement(dataset: MultimodalDataset, config: Config) -> np.ndarray:
                 columns, notes = load_columns(folder)
             except ValueError as error:
                 dataset.logger.warning(f"{error}: computed anew")
+                shutil.rmtree(folder, ignore_errors=True)
                 columns = {}
             if columns:
                 _tell(dataset, notes["weights"])
@@ -52,10 +56,12 @@ def prepare_agreement(dataset: MultimodalDataset, config: Config) -> np.ndarray:
         found = agree(
             dataset.log, opinions, contents, settings, progress=bool(config["show_progress"])
         )
-        columns = dict(zip(AGREEMENT_COLUMNS, found.columns.T))
+        shown = found.columns[dataset.log.phases == TRAIN]
+        table = (found.columns - shown.mean(0)) / np.maximum(shown.std(0), 1e-6)
+        columns = dict(zip(AGREEMENT_COLUMNS, table.T))
         save_columns(folder, columns, {"weights": dict(found.weights)})
         _tell(dataset, found.weights)
-        return found.columns
+        return table
 
 
 def _contents(dataset: MultimodalDataset) -> dict[str, np.ndarray]:

@@ -130,7 +130,9 @@ class MultimodalDataset(KeptPreparation, FlatReading, VectorizedSplits, Sequenti
             labels = columns[self.label_field].float()
         else:
             labels = torch.ones(len(users))
-        opinions = columns.pop(OPINION_FIELD, labels).numpy()
+        opinions = labels
+        if self.lean and self.config["opinion_field"] is not None:
+            opinions = columns.pop(OPINION_FIELD)
         log = InteractionLog(
             users=users,
             items=columns[self.iid_field].numpy(),
@@ -150,7 +152,7 @@ class MultimodalDataset(KeptPreparation, FlatReading, VectorizedSplits, Sequenti
         self.inter_feat = LogRows(torch.from_numpy(targets), {**columns, **extra})
         if self.lean:
             columns.setdefault(self.label_field, labels)
-        self.histories.set_log(log, columns, lengths.index, opinions)
+        self.histories.set_log(log, columns, lengths.index, opinions.numpy())
 
     def build(self) -> list[MultimodalDataset]:
         """The training, validation and test sets, which share one log of behaviours."""
@@ -272,6 +274,8 @@ class MultimodalDataset(KeptPreparation, FlatReading, VectorizedSplits, Sequenti
         for feature in (self.user_feat, self.item_feat):
             for name in feature if feature is not None else ():
                 digest.update(name.encode() + feature[name].numpy().tobytes())
+        if self.histories.agreement is not None:
+            digest.update(self.histories.agreement.tobytes())
         if self.histories.augmenter is not None:
             digest.update(self.histories.augmenter.fingerprint().encode())
         return digest.hexdigest()
