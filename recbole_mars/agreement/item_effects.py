@@ -112,7 +112,7 @@ def _pairs(users: np.ndarray, items: np.ndarray) -> np.ndarray:
 def _sums_before(group: np.ndarray, times: np.ndarray, column: np.ndarray) -> np.ndarray:
     """Sum of the column over the rows of each row's group that are before it, (N,)."""
     order = np.lexsort((times, group))
-    running = np.concatenate(([0.0], np.cumsum(column[order])))
+    running = np.concatenate(([0.0], np.cumsum(column[order], dtype=np.float64)))
     first = np.searchsorted(group[order], group[order])
     sums = np.empty(len(group))
     sums[order] = running[np.arange(len(group))] - running[first]

@@ -85,9 +85,8 @@ def agree(
         raise ValueError("training opinions must differ, got one value only, or none")
     random = np.random.default_rng(settings.seed)
     fold = random.integers(0, settings.folds, log.n_users)
-    values = (opinions - opinions[training].mean(dtype=np.float64)) / opinions[training].std(
-        dtype=np.float64
-    )
+    opinions = np.asarray(opinions, dtype=np.float64)
+    values = (opinions - opinions[training].mean()) / opinions[training].std()
     directions = {name: content_directions(matrix) for name, matrix in features.items()}
     contents = np.concatenate([np.zeros((log.n_items, 0)), *directions.values()], axis=1)
     effects = item_effects(log, values, contents, fold)

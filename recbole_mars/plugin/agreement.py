@@ -56,12 +56,17 @@ def prepare_agreement(dataset: MultimodalDataset, config: Config) -> np.ndarray:
         found = agree(
             dataset.log, opinions, contents, settings, progress=bool(config["show_progress"])
         )
-        shown = found.columns[dataset.log.phases == TRAIN]
-        table = (found.columns - shown.mean(0)) / np.maximum(shown.std(0), 1e-6)
+        table = _standardised(found.columns, dataset.log.phases == TRAIN)
         columns = dict(zip(AGREEMENT_COLUMNS, table.T))
         save_columns(folder, columns, {"weights": dict(found.weights)})
         _tell(dataset, found.weights)
         return table
+
+
+def _standardised(columns: np.ndarray, training: np.ndarray) -> np.ndarray:
+    mean = columns[training].mean(0, dtype=np.float64)
+    spread = columns[training].std(0, dtype=np.float64)
+    return ((columns - mean) / np.where(spread > 1e-6, spread, 1)).astype(np.float32)
 
 
 def _contents(dataset: MultimodalDataset) -> dict[str, np.ndarray]:

@@ -173,6 +173,24 @@ def test_labels_and_marks_reach_the_logit():
     assert (unmarked != logits).tolist() == (inputs["borrowed"] > 0).tolist()
 
 
+def test_context_reaches_the_logit_as_it_is():
+    """In training, too, and whatever else is in the batch."""
+    model = make_din(context_width=3)
+    inputs = batch()
+    context = torch.tensor([[1.0, 2, 3], [1, 5, 3], [1, 2, 9], [4, 2, 3], [0, 0, 0]])
+    logits = model(**inputs, context=context)
+    moved = model(**inputs, context=context + torch.tensor([[1.0], [0], [0], [2], [0]]))
+    assert (moved != logits).tolist() == [True, False, False, True, False]
+    alone = {name: value[:1] for name, value in inputs.items()}
+    torch.testing.assert_close(model(**alone, context=context[:1]), logits[:1])
+    users = model.users(inputs["user"])
+    for mode in (True, False):
+        read = model.train(mode).user_vectors(inputs["user"], context)
+        assert torch.equal(read, torch.cat([users, context], dim=1))
+    with pytest.raises(ValueError, match="context must be given"):
+        model(**inputs)
+
+
 def test_every_parameter_learns():
     model = make_din(history_labels=True, mark_borrowed=True).train()
     model(**batch()).sum().backward()
