@@ -13,6 +13,7 @@ from recbole.data import create_dataset
 
 from recbole_mars import MARS
 from recbole_mars.plugin.config import (
+    agreement_settings,
     alignment_settings,
     cmr_settings,
     cmrsi_settings,
@@ -35,6 +36,7 @@ BUILDERS = {
     "reppad": reppad_settings,
     "cmr": cmr_settings,
     "cmrsi": cmrsi_settings,
+    "agreement": agreement_settings,
 }
 # key: a value that is not the default, and what it changes
 KEYS: dict[str, tuple[Any, set[str]]] = {
@@ -80,10 +82,13 @@ KEYS: dict[str, tuple[Any, set[str]]] = {
     "cmrsi_insert": (0.7, {"cmrsi.insert"}),
     "history_labels": (True, {"alignment.history_labels", "din.history_labels"}),
     "MAX_ITEM_LIST_LENGTH": (7, {"training.max_length", "retrieval.max_length"}),
-    "seed": (7, {"training.seed"}),
+    "seed": (7, {"training.seed", "agreement.seed"}),
+    "mars_agreement_factors": (7, {"agreement.factors"}),
+    "mars_agreement_length": (7, {"agreement.max_length"}),
 }
 # These are read where they act, and tested there.
 ELSEWHERE = {
+    "mars_agreement",
     "mars_low_share",
     "mars_high_share",
     "mars_candidates",
