@@ -57,7 +57,7 @@ class RandomAugmenter(Augmenter):
         phase: str,
         epoch: int = 0,
     ) -> tuple[np.ndarray, np.ndarray]:
-        n = self.settings.items
+        n = min(self.settings.items, max_length)  # no more can have room
         draws = uniforms(self.seed, 0, self.pool.log.users[rows], _RANDOM, 2 * n)
         items = self.pool.draw_items(rows, draws[:, ::2])
         added = self.pool.pick(items.ravel(), np.repeat(rows, n), draws[:, 1::2].ravel())
@@ -92,7 +92,7 @@ class RandomSeqAugmenter(Augmenter):
         epoch: int = 0,
     ) -> tuple[np.ndarray, np.ndarray]:
         histories, lengths = keep_latest(histories, lengths, max_length)
-        n = self.settings.items if histories.shape[1] else 0
+        n = min(self.settings.items, max_length) if histories.shape[1] else 0
         draws = uniforms(self.seed, 0, self.users[rows], _RANDOM_SEQ, n)
         added = np.take_along_axis(histories, (draws * lengths[:, None]).astype(np.int64), axis=1)
         return prepend_to_room(added, np.where(lengths, n, 0), histories, lengths, max_length)

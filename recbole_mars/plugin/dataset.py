@@ -91,11 +91,14 @@ class MultimodalDataset(KeptPreparation, FlatReading, VectorizedSplits, Sequenti
             "augmentation": ("none", *AUGMENTERS),
             "retrieval_scope": ("behaviour", "user"),
             "keep_prepared": (None, True, False),
-            "mars_agreement": (False, True) if config["model"] == "MARS" else (False,),
         }
         for key, values in allowed.items():
             if config[key] not in values:
                 raise ValueError(f"{key} must be one of {values}, got {config[key]!r}")
+        if config["mars_agreement"] and config["model"] != "MARS":
+            raise ValueError(
+                f"mars_agreement is for model MARS, got {config['model']}; set it to False"
+            )
         if config["benchmark_filename"] is not None:
             raise ValueError(
                 "benchmark_filename holds ready-made histories, which this data set builds "
@@ -111,12 +114,15 @@ class MultimodalDataset(KeptPreparation, FlatReading, VectorizedSplits, Sequenti
         if name is None:
             super()._set_label_by_threshold()
             return
-        if self.field2type.get(name) != FeatureType.FLOAT or name not in self.inter_feat:
+        kinds = {field: self.field2type[field] for field in self.inter_feat}
+        if not isinstance(name, str) or kinds.get(name) != FeatureType.FLOAT:
             raise ValueError(
                 f"opinion_field must name a float column of the interactions, got {name!r}, "
                 f"of {list(self.inter_feat)}; is it in load_col?"
             )
         opinions = self.inter_feat[name]
+        if not np.isfinite(opinions).all():
+            raise ValueError(f"opinion_field {name} must be finite, got {opinions.max()} too")
         super()._set_label_by_threshold()
         self.inter_feat[OPINION_FIELD] = opinions
         self.set_field_property(OPINION_FIELD, FeatureType.FLOAT, FeatureSource.INTERACTION, 1)
