@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from recbole_mars.experiments.plan import parse_only, planned_runs, run_settings
+from recbole_mars.experiments.plan import in_no_group, parse_only, planned_runs, run_settings
 from recbole_mars.experiments.spec import load_experiment, read_experiment
 from recbole_mars.plugin.config import properties_folder
 
@@ -151,7 +151,7 @@ def test_mistakes_are_named(content, change, said):
         read_experiment({**content, **change})
 
 
-@pytest.mark.parametrize("text", ["[1]", "a: [", "\xff"])
+@pytest.mark.parametrize("text", ["[1]", "a: [", "\xff", "a: 1\nb: {c: 1, c: 2}"])
 def test_files_that_cannot_be_read(tmp_path, text):
     (tmp_path / "x.yaml").write_bytes(text.encode("latin-1"))
     with pytest.raises(ValueError, match=r"x\.yaml"):
@@ -181,3 +181,16 @@ def test_the_paper_experiment_compares_like_with_like():
     assert len(table.seeds) >= 5
     for name in table.methods:  # one key apart
         assert list(plain.methods[name].settings) == ["augmentation"]
+
+
+def test_a_key_given_twice_is_said_with_its_line(tmp_path):
+    file = tmp_path / "x.yaml"
+    file.write_text("seeds: [1]\nsettings: {}\nseeds: [2]\n")
+    with pytest.raises(ValueError, match=r"seeds is given twice(.|\n)*line 3"):
+        load_experiment(file)
+
+
+def test_methods_in_no_group(content):
+    assert in_no_group(read_experiment(content)) == []
+    content["groups"] = {"main": ["DIN"]}
+    assert in_no_group(read_experiment(content)) == ["MARS"]
