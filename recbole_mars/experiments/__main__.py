@@ -10,7 +10,7 @@ from pathlib import Path
 
 import torch
 
-from recbole_mars.experiments.plan import parse_only, planned_runs
+from recbole_mars.experiments.plan import in_no_group, parse_only, planned_runs
 from recbole_mars.experiments.runner import Runner
 from recbole_mars.experiments.spec import load_experiment
 
@@ -74,6 +74,9 @@ def _run(given: argparse.Namespace) -> int:
         tell=lambda line: print(line, flush=True),
         show={"show_progress": sys.stdout.isatty()},
     )
+    forgotten = in_no_group(experiment)
+    if forgotten:
+        print(f"in no group, not run: {', '.join(forgotten)}")
     if given.dry_run:
         lines = runner.describe(runs)
         print("\n".join(lines))

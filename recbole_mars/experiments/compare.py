@@ -33,6 +33,7 @@ from recbole_mars.plugin.stage_one_view import view_stage_one
 __all__ = ["Record", "compare", "summarise_seeds"]
 
 BASE, MEASURED = "DIN", "MARS"
+_SPLIT = {"split": {"LS": "valid_and_test"}, "order": "TO", "mode": "labeled"}  # MARS's default
 _AUGMENTATION = {BASE: "none", MEASURED: "mars"}
 
 
@@ -174,18 +175,21 @@ def _records(
 ) -> list[Record]:
     """The records of both models with the first seed, then with the others."""
     shown = {"state": "INFO", "show_progress": True}
+    apart = ("eval_args", "seed", "dataset", "data_path", *shown)
     experiment = read_experiment(
         {
-            "settings": {k: v for k, v in settings.items() if k not in ("eval_args", *shown)},
+            "settings": {k: v for k, v in settings.items() if k not in apart},
             "datasets": {dataset: {}},
-            "splits": {"split": settings.get("eval_args", {})},
+            "splits": {"split": settings.get("eval_args", _SPLIT)},
             "methods": {name: {"augmentation": way} for name, way in _AUGMENTATION.items()},
             "seeds": list(seeds),
         }
     )
     show = {key: settings.get(key, default) for key, default in shown.items()}
     planned = planned_runs(experiment)
-    for failure in Runner(experiment, folder, tell=tell, show=show).run(planned):
+    data_path = settings.get("data_path")
+    runner = Runner(experiment, folder, data_path=data_path, tell=tell, show=show)
+    for failure in runner.run(planned):
         raise failure.error
     return [
         Record(

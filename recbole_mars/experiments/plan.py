@@ -8,7 +8,7 @@ from typing import Any
 
 from recbole_mars.experiments.spec import Experiment
 
-__all__ = ["Run", "parse_only", "planned_runs", "run_settings"]
+__all__ = ["Run", "in_no_group", "parse_only", "planned_runs", "run_settings"]
 
 
 @dataclass(frozen=True)
@@ -58,6 +58,12 @@ def planned_runs(
     if not runs:
         raise ValueError(f"no run is left by {dict(only or {})}; name fewer things with --only")
     return runs
+
+
+def in_no_group(experiment: Experiment) -> list[str]:
+    """Methods that no group names, which are not run."""
+    named = {name for group in experiment.groups for name in group.methods}
+    return [name for name in experiment.methods if name not in named]
 
 
 def parse_only(text: str | None, experiment: Experiment) -> dict[str, list[str]]:

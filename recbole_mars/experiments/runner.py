@@ -87,19 +87,26 @@ class Runner:
     def describe(self, runs: Sequence[Run]) -> list[str]:
         """A line for each run that says whether it is still to be made; nothing is run."""
         check_runs(self._experiment, runs, self._data_path)
-        lines = []
-        for trial in self._search.trials_of(runs):
-            state = "recorded" if self._records["search"].has(trial.stem) else "to do"
-            lines.append(f"{trial}: {state}")
+        lines: list[str] = []
+
+        def look(name: Run, job: _Job) -> dict[str, Any] | None:
+            inputs = run_inputs(job.dataset, job.settings)
+            record, why = self._records[job.kind].find(job.stem, inputs)
+            state = "recorded" if record else f"to do again: {why}" if why else "to do"
+            lines.append(f"{name}: {state}")
+            return record
+
+        self._search.replay(runs, lambda trial, drawn: look(trial, self._trial_job(trial, drawn)))
         for run in runs:
-            state = "to do"
-            chosen = self._search.known(run)  # None before the search
-            if chosen is not None:
-                job = self._job(run, chosen)
-                inputs = run_inputs(job.dataset, job.settings)
-                record, why = self._records["records"].find(run.stem, inputs)
-                state = "recorded" if record else f"to do again: {why}" if why else "to do"
-            lines.append(f"{run}: {state}")
+            try:
+                chosen = self._search.known(run)  # None before the search
+            except ValueError as damage:
+                lines.append(f"{run}: to do again: {damage}")
+                continue
+            if chosen is None:
+                lines.append(f"{run}: to do")
+            else:
+                look(run, self._job(run, chosen))
         return lines
 
     def run(self, runs: Sequence[Run]) -> list[Failure]:
@@ -143,11 +150,14 @@ class Runner:
 
     def _try(self, trial: Trial, drawn: Mapping[str, Any]) -> dict[str, Any] | None:
         """Make a trial, or find it recorded; None if it fails."""
+        return self._do(self._trial_job(trial, drawn), wait=True)[1]
+
+    def _trial_job(self, trial: Trial, drawn: Mapping[str, Any]) -> _Job:
         experiment = self._experiment
         assert experiment.search is not None
         settings = run_settings(experiment, trial, self._data_path, drawn)
         header = self._header(trial)
-        job = _Job(
+        return _Job(
             stem=trial.stem,
             title=f"{trial}, {', '.join(f'{key} {value}' for key, value in drawn.items())}",
             dataset=trial.dataset,
@@ -155,7 +165,6 @@ class Runner:
             header={**header, "trial": trial.number, "drawn": dict(drawn)},
             kind="search",
         )
-        return self._do(job, wait=True)[1]
 
     def _header(self, run: Run) -> dict[str, Any]:
         return {

@@ -54,8 +54,8 @@ class TrialSearch:
         search = self._experiment.search
         if search is None:
             return []
-        tuned = dict.fromkeys(self._tuned(run) for run in runs)
-        return [self._trial(run, n) for run in tuned for n in range(1, search.trials + 1)]
+        numbers = range(1, search.trials + 1)
+        return [self._trial(tuned, n) for tuned in self._searched(runs) for n in numbers]
 
     def chosen(self, run: Run) -> dict[str, Any] | None:
         """The values for a run, searched now if need be; None if all trials failed."""
@@ -67,35 +67,67 @@ class TrialSearch:
         return self._chosen[tuned]
 
     def known(self, run: Run) -> dict[str, Any] | None:
-        """The values that an earlier search wrote down, or None; nothing is run."""
+        """The values that an earlier search wrote down, or None; nothing is run.
+
+        Raises ValueError if they are damaged, which a search mends.
+        """
         if self._experiment.search is None:
             return {}
         file = self._file(self._tuned(run))
-        return yaml.safe_load(file.read_text(encoding="utf-8")) if file.is_file() else None
+        if not file.is_file():
+            return None
+        try:
+            values = yaml.safe_load(file.read_text(encoding="utf-8"))
+        except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+            raise ValueError(f"{file} is damaged: {' '.join(str(error).split())}") from None
+        if not isinstance(values, dict):
+            raise ValueError(f"{file} is damaged: it must hold keys and values, got {values!r}")
+        return values
+
+    def replay(self, runs: Sequence[Run], find: _Try) -> None:
+        """Show `find` every trial with the values it would draw; nothing is run.
+
+        find: returns the record of a trial, or None if there is none.
+        """
+        for tuned in self._searched(runs) if self._experiment.search else ():
+            self._draw(tuned, find)
 
     def _run(self, tuned: Run) -> dict[str, Any] | None:
         search = self._experiment.search
         assert search is not None
+        found = self._draw(tuned, self._attempt)
+        if not found:
+            return None
+        score, values = max(found, key=lambda pair: pair[0])  # the first of equals
+        file = self._file(tuned)
+        file.parent.mkdir(parents=True, exist_ok=True)
+        failed = search.trials - len(found)
+        trials = f"{len(found)} of {search.trials} trials ({failed} failed)"
+        budget = f"best of {trials if failed else f'{search.trials} trials'}"
+        text = (
+            f"# {tuned.method} on {tuned.dataset}, {tuned.split}: {budget} by validation AUC, "
+            f"{score:.4f}; seed {search.seed}\n"
+        )
+        write_whole(file, text + yaml.safe_dump(values, sort_keys=False))
+        return values
+
+    def _draw(self, tuned: Run, attempt: _Try) -> list[tuple[float, dict[str, Any]]]:
+        """The trials that have a validation AUC: it, and the values drawn."""
+        search = self._experiment.search
+        assert search is not None
         sampler = Sampler(search.space_of(tuned.method), search.seed)
-        scores: list[float] = []
-        drawn: list[dict[str, Any]] = []
+        found = []
         for number in range(1, search.trials + 1):
             values = sampler.ask()
-            record = self._attempt(self._trial(tuned, number), values)
+            record = attempt(self._trial(tuned, number), values)
             score = record["valid"].get("auc") if record else None
             sampler.tell(score)
             if score is not None:
-                scores.append(score)
-                drawn.append(values)
-        if not scores:
-            return None
-        best = max(range(len(scores)), key=lambda place: scores[place])  # the first of equals
-        file = self._file(tuned)
-        file.parent.mkdir(parents=True, exist_ok=True)
-        budget = f"best of {search.trials} trials by validation AUC, {scores[best]:.4f}"
-        text = f"# {tuned.method} on {tuned.dataset}, {tuned.split}: {budget}; seed {search.seed}\n"
-        write_whole(file, text + yaml.safe_dump(drawn[best], sort_keys=False))
-        return drawn[best]
+                found.append((score, values))
+        return found
+
+    def _searched(self, runs: Sequence[Run]) -> list[Run]:
+        return list(dict.fromkeys(self._tuned(run) for run in runs))
 
     def _tuned(self, run: Run) -> Run:
         """The run's setting under the method that is searched: its own, or the one it is like."""

@@ -15,6 +15,14 @@ import yaml
 __all__ = ["Experiment", "Group", "Method", "Search", "load_experiment", "read_experiment"]
 
 _NAME = re.compile(r"[\w+-][\w .+-]*")
+# Keys that name a run, and where they are said instead: settings must not change them unseen.
+_ELSEWHERE = {
+    "dataset": "name it in datasets",
+    "eval_args": "name it in splits",
+    "seed": "list it in seeds",
+    "data_path": "give it with --data_path",
+}
+_MAX_SEED = 2**32 - 1  # numpy's
 
 
 @dataclass(frozen=True)
@@ -98,8 +106,11 @@ def read_experiment(content: Mapping[str, Any], name: str = "experiment") -> Exp
     """
     reader = _Reader(content)
     seeds = reader.seeds("seeds", content.get("seeds"), None)
-    datasets = {key: dict(value or {}) for key, value in reader.named("datasets").items()}
-    splits = {key: dict(value or {}) for key, value in reader.named("splits").items()}
+    datasets = {
+        key: reader.settings(f"datasets.{key}", value or {})
+        for key, value in reader.named("datasets").items()
+    }
+    splits = {key: reader.split(key, value) for key, value in reader.named("splits").items()}
     methods = {
         key: reader.method(key, value, seeds, tuple(datasets))
         for key, value in reader.named("methods").items()
@@ -122,7 +133,7 @@ def read_experiment(content: Mapping[str, Any], name: str = "experiment") -> Exp
     return Experiment(
         name=reader.name(content.get("name", name)),
         base=base,
-        settings=reader.mapping("settings", content.get("settings", {})),
+        settings=reader.settings("settings", content.get("settings", {})),
         datasets=datasets,
         splits=splits,
         methods=methods,
@@ -168,6 +179,21 @@ class _Reader:
             raise ValueError(f"{where} must be keys and values, got {value!r}")
         return value
 
+    def settings(self, where: str, value: Any) -> dict[str, Any]:
+        found = dict(self.mapping(where, value))
+        for key, place in _ELSEWHERE.items():
+            if key in found:
+                raise ValueError(f"{where} must not hold {key}, got {found[key]!r}: {place}")
+        return found
+
+    def split(self, name: str, value: Any) -> dict[str, Any]:
+        if not value or "split" not in value:
+            raise ValueError(
+                f"splits.{name} must hold eval_args with split, got {value!r}; such as "
+                "{split: {LS: valid_and_test}, order: TO, mode: labeled}"
+            )
+        return dict(value)
+
     @staticmethod
     def name(value: Any) -> str:
         if not isinstance(value, str) or not _NAME.fullmatch(value):
@@ -182,6 +208,8 @@ class _Reader:
         whole = isinstance(value, list) and all(type(seed) is int for seed in value)
         if not whole or not value or len(set(value)) < len(value):
             raise ValueError(f"{where} must be a list of different whole numbers, got {value!r}")
+        if min(value) < 0 or max(value) > _MAX_SEED:
+            raise ValueError(f"{where} must be between 0 and {_MAX_SEED}, got {value}")
         if allowed is not None and not set(value) <= set(allowed):
             raise ValueError(f"{where} must be among seeds, {list(allowed)}, got {value}")
         return tuple(value)
@@ -202,7 +230,7 @@ class _Reader:
     def method(
         self, name: str, value: Any, seeds: tuple[int, ...], datasets: tuple[str, ...]
     ) -> Method:
-        settings = dict(value or {})
+        settings = self.settings(f"methods.{name}", value or {})
         like = settings.pop("like", None)
         if "seeds" in settings:
             seeds = self.seeds(f"methods.{name}.seeds", settings.pop("seeds"), seeds)
@@ -215,6 +243,9 @@ class _Reader:
         if not isinstance(value, list) or not value:
             raise ValueError(f"{where} must be a list of names, got {value!r}")
         self.known(where, value, defined)
+        for one in value:
+            if value.count(one) > 1:
+                raise ValueError(f"{where} must name each once, got {one} {value.count(one)} times")
         return tuple(value)
 
     def group(self, name: str, value: Any, scope: Mapping[str, Any]) -> Group:
@@ -242,6 +273,8 @@ class _Reader:
                 f"search.seed must be a whole number that is none of seeds {list(seeds)}, got "
                 f"{seed!r}: values are not chosen by the runs that are reported"
             )
+        if not 0 <= seed <= _MAX_SEED:
+            raise ValueError(f"search.seed must be between 0 and {_MAX_SEED}, got {seed}")
         searched = {name: method for name, method in methods.items() if method.like is None}
         more = self.mapping("search.methods", found.get("methods", {}))
         self.known("search.methods", more, searched)
@@ -250,7 +283,7 @@ class _Reader:
             seed=seed,
             space=self._space("search.space", found.get("space", {})),
             more={name: self._space(f"search.methods.{name}", v) for name, v in more.items()},
-            settings=self.mapping("search.settings", found.get("settings", {})),
+            settings=self.settings("search.settings", found.get("settings", {})),
         )
         for name, method in searched.items():
             space = result.space_of(name)
@@ -268,7 +301,7 @@ class _Reader:
         return result
 
     def _space(self, where: str, value: Any) -> dict[str, tuple[Any, ...]]:
-        space = self.mapping(where, value)
+        space = self.settings(where, value)
         for key, values in space.items():
             texts = [repr(v) for v in values] if isinstance(values, list) else []
             if not texts or len(set(texts)) < len(texts):
@@ -276,9 +309,24 @@ class _Reader:
         return {key: tuple(values) for key, values in space.items()}
 
 
+class _Loader(yaml.SafeLoader):
+    """Refuses a key that is given twice, of which the last one would win unseen."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        seen = set()
+        for key, _ in node.value:
+            if key.tag != "tag:yaml.org,2002:merge" and isinstance(key, yaml.ScalarNode):
+                if key.value in seen:
+                    raise yaml.constructor.ConstructorError(
+                        None, None, f"{key.value} is given twice", key.start_mark
+                    )
+                seen.add(key.value)
+        return super().construct_mapping(node, deep)
+
+
 def _load(file: Path, seen: tuple[Path, ...]) -> dict[str, Any]:
     try:
-        content = yaml.safe_load(file.read_text(encoding="utf-8"))
+        content = yaml.load(file.read_text(encoding="utf-8"), _Loader)
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise ValueError(f"cannot read {file} as YAML: {error}") from error
     if not isinstance(content, dict):

@@ -16,7 +16,7 @@ from recbole.config import Config
 
 from recbole_mars.data.files import sha256_of_file
 from recbole_mars.plugin.config import OUR_MODELS, asks_for_us, data_folder
-from recbole_mars.plugin.dataset import MultimodalDataset
+from recbole_mars.plugin.value_checks import check_values
 
 __all__ = ["FILE_KEYS", "RunInputs", "run_inputs"]
 
@@ -71,7 +71,13 @@ def run_inputs(dataset: str, settings: Mapping[str, Any]) -> RunInputs:
     feature file that is not there.
     """
     model = settings.get("model", "MARS")
-    config = Config(model=model, dataset=dataset, config_dict=dict(settings))
+    try:
+        config = Config(model=model, dataset=dataset, config_dict=dict(settings))
+    except (AttributeError, NotImplementedError, TypeError) as error:
+        raise ValueError(
+            f"RecBole refuses the configuration: {error} A CTR model needs eval_args with mode: "
+            "labeled, and metrics such as AUC and LogLoss"
+        ) from None
     _check_known(config)
     if model not in OUR_MODELS and not asks_for_us(config.external_config_dict):
         raise ValueError(
@@ -80,7 +86,7 @@ def run_inputs(dataset: str, settings: Mapping[str, Any]) -> RunInputs:
         )
     if config["mars_theta"] is None:
         raise ValueError(f"model must be a sequential one, got {model}, which reads no histories")
-    MultimodalDataset._check_options(config)
+    check_values(config)
     folder = Path(data_folder(config))
     files = sorted(file for file in folder.glob(f"{dataset}.*") if file.is_file())
     if not any(file.name in (f"{dataset}.inter", f"{dataset}.inter.gz") for file in files):

@@ -134,6 +134,16 @@ def test_what_the_command_refuses(spec, world, capsys):
     assert not Path("results").exists()
 
 
+def test_a_method_in_no_group_is_told(spec, content, world, capsys):
+    command = ["run", spec, "--data_path", str(world), "--dry_run"]
+    assert main(command) == 0
+    assert "in no group" not in capsys.readouterr().out
+    content["groups"] = {"base": ["DIN"]}
+    Path(spec).write_text(yaml.safe_dump(content))
+    assert main(command) == 0
+    assert "in no group, not run: MARS\n" in capsys.readouterr().out
+
+
 def test_a_failed_run_is_the_exit_status(spec, world, monkeypatch, capsys):
     def fail(*args, **options):
         raise RuntimeError("no luck")

@@ -143,3 +143,59 @@ def test_bad_values_of_a_space_are_found_before_anything_runs(go, searching, tra
     with pytest.raises(ValueError, match="unknown key learning_rat"):
         go()
     assert training.calls == []
+
+
+@pytest.mark.parametrize("place", [1, 3])
+def test_every_value_of_a_space_is_looked_at(go, searching, training, place):
+    values = [0.1, 0.2, 0.3, 0.4]
+    values[place] = "fast"
+    searching["search"]["space"]["learning_rate"] = values
+    with pytest.raises(ValueError, match="learning_rate must be a number > 0, got 'fast'"):
+        go()
+    searching["search"]["space"]["learning_rate"] = RATES
+    searching["search"]["methods"]["MARS"]["mars_theta"] = [0.6, "high"]
+    with pytest.raises(ValueError, match="mars_theta must be a number"):
+        go()
+    assert training.calls == []
+
+
+def test_failed_trials_are_not_counted_in_the_budget(go, training):
+    count = []
+
+    def fail(settings):
+        count.append(1)
+        if len(count) == 1:
+            raise RuntimeError("diverged")
+
+    training.before = fail
+    go()
+    first = Path("out/chosen/world.leave-one-out.DIN.yaml").read_text().splitlines()[0]
+    assert "best of 2 of 3 trials (1 failed) by validation AUC" in first
+    other = Path("out/chosen/world.leave-one-out.MARS.yaml").read_text().splitlines()[0]
+    assert "best of 3 trials by validation AUC" in other
+
+
+def test_the_dry_run_sees_what_is_damaged(go, searching, training, world):
+    go()
+    experiment = read_experiment(searching)
+    runner = Runner(experiment, Path("out"), data_path=str(world), train=training)
+    trial = Path("out/search/world.leave-one-out.DIN.trial-2.json")
+    whole = trial.read_text()
+    for damage in ("{", whole.replace('"epochs": 1', '"epochs": 3')):
+        trial.write_text(damage)
+        told = [x for x in runner.describe(planned_runs(experiment)) if "recorded" not in x]
+        assert [line.split(":")[:2] for line in told] == [
+            ["world leave-one-out DIN trial 2", " to do again"]
+        ]
+    trial.write_text(whole)
+    for damage in ("a: [", "[1]", "\xff"):
+        chosen = Path("out/chosen/world.leave-one-out.DIN.yaml")
+        chosen.write_bytes(damage.encode("latin-1"))
+        told = [x for x in runner.describe(planned_runs(experiment)) if "recorded" not in x]
+        assert len(told) == 2
+        assert all(f"to do again: {chosen} is damaged" in line for line in told)
+        assert all("\n" not in line for line in told)
+    calls = len(training.calls)
+    assert go()[0] == []
+    assert len(training.calls) == calls
+    assert "learning_rate" in yaml.safe_load(chosen.read_text())

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from recbole_mars.experiments.plan import parse_only, planned_runs, run_settings
+from recbole_mars.experiments.plan import in_no_group, parse_only, planned_runs, run_settings
 from recbole_mars.experiments.spec import load_experiment, read_experiment
 from recbole_mars.plugin.config import properties_folder
 
@@ -76,7 +76,7 @@ def test_extends(tmp_path):
     below = {
         "settings": {"epochs": 1, "mars_theta": 0.5},
         "datasets": {"a": {}},
-        "splits": {"s": {}},
+        "splits": {"s": {"split": {"LS": "valid_and_test"}}},
         "methods": {"DIN": {"augmentation": "none"}, "gone": {"epochs": 3}},
         "groups": {"main": ["DIN", "gone"]},
         "seeds": [1, 2],
@@ -113,6 +113,24 @@ def test_extends(tmp_path):
         ({"base": "DNI"}, "base: DNI is not defined, only DIN, MARS; did you mean DIN"),
         ({"seeds": []}, "seeds must be a list of different whole numbers"),
         ({"seeds": [1, 1]}, "seeds must be a list of different whole numbers"),
+        ({"seeds": [-1]}, r"seeds must be between 0 and 4294967295, got \[-1\]"),
+        ({"seeds": [2**40]}, "seeds must be between 0 and 4294967295"),
+        ({"settings": {"eval_args": {}}}, "settings must not hold eval_args.*name it in splits"),
+        ({"settings": {"seed": 5}}, "settings must not hold seed, got 5: list it in seeds"),
+        ({"settings": {"data_path": "x"}}, "settings must not hold data_path.*--data_path"),
+        ({"datasets": {"a": {"dataset": "b"}}}, "datasets.a must not hold dataset.*in datasets"),
+        ({"methods": {"a": {"eval_args": {"order": "RO"}}}}, "methods.a must not hold eval_args"),
+        ({"splits": {"s": {}}}, "splits.s must hold eval_args with split, got {}"),
+        ({"splits": {"s": {"order": "TO"}}}, "splits.s must hold eval_args with split"),
+        ({"groups": {"g": ["DIN", "DIN"]}}, "groups.g.methods must name each once, got DIN 2"),
+        ({"groups": {"g": {"seeds": [2020, 2020]}}}, "groups.g.seeds must name each once"),
+        ({"search": {"trials": 1, "seed": -1}}, "search.seed must be between 0 and"),
+        ({"search": {"trials": 1, "settings": {"seed": 1}}}, "search.settings must not hold seed"),
+        ({"search": {"trials": 1, "space": {"seed": [1]}}}, "search.space must not hold seed"),
+        (
+            {"search": {"trials": 1, "methods": {"DIN": {"eval_args": [1]}}}},
+            "search.methods.DIN must not hold eval_args",
+        ),
         ({"seeds": [True]}, "seeds must be a list of different whole numbers"),
         ({"groups": []}, "groups must name lists of methods"),
         ({"groups": {"g": ["MRAS"]}}, "groups.g.methods: MRAS is not defined.*did you mean MARS"),
@@ -133,7 +151,7 @@ def test_mistakes_are_named(content, change, said):
         read_experiment({**content, **change})
 
 
-@pytest.mark.parametrize("text", ["[1]", "a: [", "\xff"])
+@pytest.mark.parametrize("text", ["[1]", "a: [", "\xff", "a: 1\nb: {c: 1, c: 2}"])
 def test_files_that_cannot_be_read(tmp_path, text):
     (tmp_path / "x.yaml").write_bytes(text.encode("latin-1"))
     with pytest.raises(ValueError, match=r"x\.yaml"):
@@ -163,3 +181,16 @@ def test_the_paper_experiment_compares_like_with_like():
     assert len(table.seeds) >= 5
     for name in table.methods:  # one key apart
         assert list(plain.methods[name].settings) == ["augmentation"]
+
+
+def test_a_key_given_twice_is_said_with_its_line(tmp_path):
+    file = tmp_path / "x.yaml"
+    file.write_text("seeds: [1]\nsettings: {}\nseeds: [2]\n")
+    with pytest.raises(ValueError, match=r"seeds is given twice(.|\n)*line 3"):
+        load_experiment(file)
+
+
+def test_methods_in_no_group(content):
+    assert in_no_group(read_experiment(content)) == []
+    content["groups"] = {"main": ["DIN"]}
+    assert in_no_group(read_experiment(content)) == ["MARS"]

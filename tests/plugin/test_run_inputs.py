@@ -77,3 +77,62 @@ def test_a_folder_s_locks_do_not_count(tiny, tmp_path):
     (folder / "a.txt").rename(folder / "b.txt")
     assert run_inputs("world", settings).fingerprint != first
     assert Path(folder).is_dir()
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"epochs": "two"}, "epochs must be a whole number >= 1, got 'two'"),
+        ({"epochs": 0}, "epochs must be a whole number >= 1, got 0"),
+        ({"epochs": -1}, "epochs must be"),
+        ({"epochs": True}, "epochs must be"),
+        ({"train_batch_size": 0.5}, "train_batch_size must be a whole number"),
+        ({"learning_rate": "fast"}, "learning_rate must be a number > 0, got 'fast'"),
+        ({"learning_rate": 0}, "learning_rate must be a number > 0"),
+        ({"learning_rate": float("inf")}, "learning_rate must be a number > 0"),
+        ({"MAX_ITEM_LIST_LENGTH": "long"}, "MAX_ITEM_LIST_LENGTH must be an integer"),
+        ({"augmentation": "random", "random_items": -1}, "random_items"),
+        ({"augmentation": "random_seq", "random_seq_items": -1}, "random_seq_items"),
+        ({"augmentation": "cmr", "cmr_crop": 2.0}, "cmr_crop"),
+        ({"augmentation": "cl4srec", "cmr_mask": 2.0}, "cmr_mask"),
+        ({"augmentation": "cl4srec", "contrast_temperature": -1.0}, "contrast_temperature"),
+        ({"augmentation": "coserec", "cmrsi_insert": 2.0}, "cmrsi_insert"),
+        ({"augmentation": "mars", "mars_candidates": 0}, "mars_candidates"),
+        ({"augmentation": "mars", "mars_align_epochs": -1}, "mars_align_epochs"),
+        ({"mars_agreement": True, "mars_agreement_factors": -1}, "mars_agreement_factors"),
+        ({"mars_donor_time": "later"}, "mars_donor_time must be auto, any or before"),
+    ],
+)
+def test_values_that_could_not_run(tiny, change, said):
+    with pytest.raises(ValueError, match=said):
+        run_inputs("world", {**tiny, "augmentation": "none", **change})
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"split": {"RS": [8, 1]}}, r"split must be .* got {'RS': \[8, 1\]}"),
+        ({"split": {"RS": [8, 1, 0]}}, "split must be"),
+        ({"split": {"RS": "8"}}, "split must be"),
+        ({"split": {"LSS": "valid_and_test"}}, "split must be"),
+        ({"split": {"LS": "valid_only"}}, "split must be"),
+        ({"split": {"LS": "valid_and_test", "RS": [8, 1, 1]}}, "split must be"),
+        ({"split": None}, "split must be"),
+        ({"order": "OT"}, "order must be TO or RO, got 'OT'"),
+        ({"group_by": "item"}, "group_by must be user or none, got 'item'"),
+        ({"mode": "full"}, "RecBole refuses the configuration: Full sort.*mode: labeled"),
+        ({"mode": 5}, "RecBole refuses the configuration"),
+    ],
+)
+def test_splits_that_could_not_run(tiny, change, said):
+    split = {"split": {"LS": "valid_and_test"}, "order": "TO", "mode": "labeled", **change}
+    with pytest.raises(ValueError, match=said):
+        run_inputs("world", {**tiny, "augmentation": "none", "eval_args": split})
+
+
+@pytest.mark.parametrize("split", [{"RS": [8, 1, 1]}, {"RS": [0.8, 0.1, 0.1]}, {"TS": [8, 1, 1]}])
+@pytest.mark.parametrize("group_by", [None, "user"])
+def test_other_splits_are_allowed(tiny, split, group_by):
+    eval_args = {"split": split, "order": "TO", "mode": "labeled", "group_by": group_by}
+    found = run_inputs("world", {**tiny, "augmentation": "none", "eval_args": eval_args})
+    assert found.config["eval_args"]["split"] == split
