@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import io
 import json
-import zipfile
+import math
 from collections.abc import Mapping
 from datetime import datetime
 from pathlib import Path
@@ -24,18 +24,12 @@ from recbole_mars.data.files import write_whole
 from recbole_mars.evaluation import Impressions
 from recbole_mars.experiments.paper_report.statistics import dataset_statistics
 from recbole_mars.experiments.provenance import commit, machine
+from recbole_mars.experiments.score_files import COLUMNS, read_columns
 from recbole_mars.plugin.run_inputs import RunInputs
 from recbole_mars.plugin.scored_run import ScoredRun
 
 __all__ = ["Records", "load_scores", "make_record"]
 
-_TYPES = {
-    "users": np.int32,
-    "groups": np.int8,
-    "labels": np.int8,
-    "scores": np.float32,
-    "lengths": np.int32,
-}
 _NEEDED = {
     "dataset": str,
     "split": str,
@@ -46,6 +40,7 @@ _NEEDED = {
     "config": dict,
     "data_fingerprint": str,
 }
+_TOLERANCE = 1e-6
 
 
 class Records:
@@ -64,7 +59,8 @@ class Records:
     def find(self, stem: str, inputs: RunInputs) -> tuple[dict[str, Any] | None, str]:
         """The record of a run of these inputs, and else why there is none ("": it was never run).
 
-        Scores that are not there, as in a fresh checkout, are no reason; damaged ones are.
+        Scores that are not there, as in a fresh checkout, are no reason; damaged ones are, and
+        metrics that do not follow from them.
         """
         file = self._file(stem)
         if not file.is_file():
@@ -73,7 +69,7 @@ class Records:
             record = _read(file, tested=self._kind == "records")
             scores = self._scores(stem)
             if self._kind == "records" and scores.is_file():
-                load_scores(scores)
+                _check_metrics(scores, record["test"])
         except ValueError as damage:
             return None, str(damage)
         changes = inputs.changes_since(record["config"], record["data_fingerprint"])
@@ -84,7 +80,7 @@ class Records:
     def write(self, stem: str, record: Mapping[str, Any], test: Impressions | None) -> None:
         """Keep a record and its scores, the record last: what has one is complete."""
         if test is not None:
-            columns = {name: getattr(test, name).astype(kind) for name, kind in _TYPES.items()}
+            columns = {name: getattr(test, name).astype(kind) for name, kind in COLUMNS.items()}
             packed = io.BytesIO()
             np.savez_compressed(packed, **columns)
             self._write(self._scores(stem), packed.getvalue())
@@ -157,14 +153,22 @@ def _statistics(run: ScoredRun) -> dict[str, float]:
 
 def load_scores(file: Path) -> Impressions:
     """Read back the test impressions. Raises ValueError for a damaged file."""
-    try:
-        with np.load(file, allow_pickle=False) as stored:
-            columns = {name: stored[name] for name in _TYPES}
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
-        raise ValueError(f"{file} is damaged: {error}") from None
-    if len({column.shape for column in columns.values()}) != 1:
-        raise ValueError(f"{file} is damaged: its columns differ in length")
-    return Impressions(**columns)
+    return Impressions(**read_columns(file))
+
+
+def _check_metrics(file: Path, told: Mapping[str, float]) -> None:
+    found = load_scores(file).metrics()
+    for name in {**found, **told}:
+        value, said = found.get(name), told.get(name)
+        if value is None or said is None or not math.isclose(value, said, abs_tol=_TOLERANCE):
+            raise ValueError(
+                f"{file} or its record is damaged: {name} of the scores is {_shown(value)}, "
+                f"the record says {_shown(said)}"
+            )
+
+
+def _shown(value: float | None) -> str:
+    return "undefined" if value is None else f"{value:.6f}"
 
 
 def _read(file: Path, tested: bool) -> dict[str, Any]:
@@ -176,4 +180,17 @@ def _read(file: Path, tested: bool) -> dict[str, Any]:
     for key, kind in needed.items():
         if not isinstance(record, dict) or not isinstance(record.get(key), kind):
             raise ValueError(f"{file} is damaged: it has no {key}")
+    for part in ("test", "valid") if tested else ("valid",):
+        for name, value in record[part].items():
+            top = math.inf if name == "log_loss" else 1
+            if not _is_number(value) or not 0 <= value <= top:
+                raise ValueError(f"{file} is damaged: {part}.{name} is {value!r}")
+    if not _is_number(record["seconds"].get("total")):
+        raise ValueError(f"{file} is damaged: it has no seconds.total")
     return record
+
+
+def _is_number(value: object) -> bool:
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        return False
+    return math.isfinite(value)

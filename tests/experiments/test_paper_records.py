@@ -1,9 +1,11 @@
 from __future__ import annotations
 
+import json
 import math
 
+import numpy as np
 import pytest
-from paper_records import record, runs, write
+from paper_records import record, runs, scored_runs, write
 
 from recbole_mars.experiments.paper_report.records import Setting, read_records
 from recbole_mars.experiments.paper_report.results import read_results
@@ -22,8 +24,8 @@ def test_a_record_is_read_as_it_is(tmp_path):
     assert found.statistics == {"users": 3.0}
 
 
-def test_undefined_metrics_are_nan_whether_null_absent_or_nan(tmp_path):
-    test = {"auc": 0.7, "auc_low": None, "auc_mid": math.nan}
+def test_undefined_metrics_are_nan_whether_null_or_absent(tmp_path):
+    test = {"auc": 0.7, "auc_low": None}
     write(tmp_path, record(test=test, seconds=12.5, valid=None))
     (found,) = read_records(tmp_path)
     undefined = {name for name, value in found.test.items() if math.isnan(value)}
@@ -38,6 +40,10 @@ def test_undefined_metrics_are_nan_whether_null_absent_or_nan(tmp_path):
         ({"test": None}, "test must be a mapping, got None"),
         ({"test": {"auc": "0.7"}}, r"test\.auc must be a number or null, got '0\.7'"),
         ({"test": {"auc": 70}}, r"test\.auc must be in 0\.\.1, got 70"),
+        (
+            {"test": {"auc": math.nan}},
+            r"test\.auc must be a number or null, got nan; start",
+        ),
         ({"seed": True}, "seed must be a whole number, got True"),
         ({"groups": "table-2"}, "groups must be a list of words"),
         ({"valid": 0.7}, "valid must be a mapping"),
@@ -69,15 +75,33 @@ def test_files_that_are_no_records(tmp_path, text, words):
         read_records(tmp_path)
 
 
-def test_no_records_and_two_of_one_run(tmp_path):
+def test_no_records(tmp_path):
     with pytest.raises(ValueError, match="found none; run the experiment first"):
         read_records(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "change", [{"method": "Mars"}, {"dataset": "toys"}, {"split": "s"}, {"seed": 2}]
+)
+def test_a_record_is_of_the_run_that_its_file_is_named_after(tmp_path, change):
     write(tmp_path, record())
     (file,) = (tmp_path / "records").iterdir()
-    file.with_name("again.json").write_text(file.read_text("utf-8"), "utf-8")
-    with pytest.raises(
-        ValueError, match=r"again\.json are?.*|and again\.json must be of different"
-    ):
+    file.write_text(json.dumps({**record(), **change}), "utf-8")
+    with pytest.raises(ValueError, match=r"MARS\.1\.json must be named after its run, .* mends it"):
+        read_records(tmp_path)
+
+
+def test_an_auc_is_missing_only_where_the_scores_have_none(tmp_path):
+    (found,) = scored_runs(tmp_path, "MARS", 0.5, seeds=(1,), impressions=100)
+    del found["test"]["auc"]
+    write(tmp_path, found)
+    with pytest.raises(ValueError, match=r"MARS\.1\.json: test\.auc must be a number, since"):
+        read_records(tmp_path)
+    file = tmp_path / "scores" / "ml-1m.leave-one-out.MARS.1.npz"
+    np.savez(file, labels=np.ones(3))
+    assert math.isnan(read_records(tmp_path)[0].test["auc"])
+    file.write_bytes(b"PK")
+    with pytest.raises(ValueError, match=r"MARS\.1\.npz is damaged.*; start the experiment again"):
         read_records(tmp_path)
 
 

@@ -125,17 +125,18 @@ def test_wrong_scores_are_named(folder):
         with pytest.raises(ValueError, match=name + words):
             found.gain(setting, "MARS", "DIN")
 
-    refuses(" must be the scores of .*theirs is", **{**columns, "scores": -columns["scores"]})
+    refuses(" must be the scores of .*theirs is", **{**columns, "scores": 1 - columns["scores"]})
     refuses(" must have the users of .*DIN", **{**columns, "users": columns["users"] + 1})
-    refuses(r" must hold users, labels and scores, \['users'\] missing", scores=1, labels=1)
+    refuses(" is damaged: it has no users; start the exp", scores=np.ones(1), labels=np.ones(1))
     (folder / "scores" / "ml-1m.leave-one-out.MARS.2.npz").write_bytes(b"nothing")
     _, setting, found = resampled(folder)
-    with pytest.raises(ValueError, match=name + r" must be a \.npz file"):
+    with pytest.raises(ValueError, match=name + " is damaged: .*; start the experiment again"):
         found.gain(setting, "MARS", "DIN")
 
 
-def test_broken_significance_is_named(tmp_path):
+@pytest.mark.parametrize(("text", "said"), [("{", "be JSON"), ("[1]", "hold a JSON object")])
+def test_broken_significance_is_named(tmp_path, text, said):
     results = read_results(write(tmp_path, *runs("DIN")))
-    (tmp_path / "significance.json").write_text("{", "utf-8")
-    with pytest.raises(ValueError, match=r"significance\.json must be JSON"):
+    (tmp_path / "significance.json").write_text(text, "utf-8")
+    with pytest.raises(ValueError, match=rf"significance\.json must {said}.*; remove it"):
         Resampled(results, tmp_path)

@@ -139,6 +139,69 @@ def test_what_is_damaged_is_told_and_made_again(go, training, file, damage):
     assert record("MARS")["test"]["auc"] == pytest.approx(0.8)
 
 
+def test_a_flipped_byte_of_the_scores_is_damage(go, training):
+    """Wherever it is: zipfile, zlib and NumPy each raise their own errors."""
+    go({"method": ["DIN"], "seed": ["2020"]})
+    file = Path("out/scores/world.leave-one-out.DIN.2020.npz")
+    sound = file.read_bytes()
+    harmed = 0
+    for place in range(0, len(sound), 3):
+        file.write_bytes(sound[:place] + bytes([sound[place] ^ 0xFF]) + sound[place + 1 :])
+        try:
+            load_scores(file)
+        except ValueError as damage:
+            assert f"{file} is damaged" in str(damage)  # noqa: PT017
+            harmed += 1
+    assert harmed > len(sound) / 6
+    middle = len(sound) // 2
+    file.write_bytes(sound[:middle] + bytes([sound[middle] ^ 0xFF]) + sound[middle + 1 :])
+    go({"method": ["DIN"], "seed": ["2020"]})
+    assert len(training.calls) == 2
+    assert file.read_bytes() == sound
+
+
+@pytest.mark.parametrize("name", ["auc", "log_loss", "auc_low"])
+@pytest.mark.parametrize("value", [float("nan"), None, "0.5", 0.51, "gone"])
+def test_metrics_that_do_not_follow_from_the_scores_are_made_again(go, training, name, value):
+    go({"method": ["DIN"], "seed": ["2020"]})
+    file = Path("out/records/world.leave-one-out.DIN.2020.json")
+    sound = json.loads(file.read_text())
+    test = {**sound["test"], name: value}
+    if value == "gone":
+        del test[name]
+    file.write_text(json.dumps({**sound, "test": test}))
+    lines, _ = go({"method": ["DIN"], "seed": ["2020"]})
+    assert len(training.calls) == 2
+    assert any("damaged: " in line and name in line and "run again" in line for line in lines)
+    assert record()["test"] == sound["test"]
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda c: {**c, "scores": np.where(c["labels"], np.nan, c["scores"])}, "one is nan"),
+        (lambda c: {**c, "scores": c["scores"] + 1}, "scores must be in 0..1, one is 1."),
+        (lambda c: {**c, "scores": c["scores"][::-1]}, "the scores is"),
+        (lambda c: {**c, "labels": c["labels"] + 1}, "labels must be in [0, 1], one is 2"),
+        (lambda c: {**c, "groups": c["groups"] - 1}, "groups must be in [0, 1, 2], one is -1"),
+        (lambda c: {**c, "lengths": -c["lengths"]}, "lengths must be >= 0, one is -1"),
+        (lambda c: {**c, "users": c["users"].astype(str)}, "users are no column of numbers"),
+        (lambda c: {**c, "users": c["users"][1:]}, "its columns differ in length"),
+        (lambda c: {name: column[:-2] for name, column in c.items()}, "the scores is"),
+        (lambda c: {name: c[name] for name in c if name != "lengths"}, "it has no lengths"),
+    ],
+)
+def test_scores_that_no_run_gives_are_made_again(go, training, change, said):
+    go({"method": ["DIN"], "seed": ["2020"]})
+    file = Path("out/scores/world.leave-one-out.DIN.2020.npz")
+    with np.load(file) as stored:
+        columns = dict(stored)
+    np.savez(file, **change(columns))
+    lines, _ = go({"method": ["DIN"], "seed": ["2020"]})
+    assert len(training.calls) == 2
+    assert any("damaged" in line and said in line for line in lines)
+
+
 def test_truncated_scores_are_damage(go, training):
     go({"method": ["DIN"], "seed": ["2020"]})
     path = Path("out/scores/world.leave-one-out.DIN.2020.npz")

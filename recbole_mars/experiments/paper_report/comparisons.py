@@ -11,7 +11,7 @@ from recbole_mars.experiments.paper_report import published
 from recbole_mars.experiments.paper_report.published import PaperResult, compact
 from recbole_mars.experiments.paper_report.records import Setting
 from recbole_mars.experiments.paper_report.resampling import Resampled
-from recbole_mars.experiments.paper_report.results import Results
+from recbole_mars.experiments.paper_report.results import LOWEST_BASE_AUC, Results
 from recbole_mars.experiments.paper_report.table import (
     NO_SCORES,
     Part,
@@ -114,22 +114,24 @@ def best_baselines(results: Results, resampled: Resampled) -> Table:
         rows.append(row)
     _correct(rows)
     header = ["setting", "best baseline", "its validation AUC", "RelaImpr", "difference [95 %]"]
-    header += ["p, seeds", "p, impressions", "paper difference"]
+    header += ["p, seeds", "p, impressions"]
+    printed_any = any("paper_baseline" in row for row in rows)
+    header += ["paper difference"] * printed_any
     lines = []
     for row in rows:
         line = [str(_setting(row)), row["against"], number(row["baseline_valid_auc"], ".4f")]
-        printed_cell = "paper_baseline" in row
         line += gain_cells(row)
-        line.append(
-            f"{row['paper_difference']:+.4f} ({row['paper_baseline']})" if printed_cell else ""
-        )
+        if "paper_baseline" in row:
+            line.append(f"{row['paper_difference']:+.4f} ({row['paper_baseline']})")
+        elif printed_any:
+            line.append("")
         lines.append(line)
     note = (
-        "The best baseline has the highest mean AUC on the validation set; the paper's is the best "
-        f"on its test set. {_count(rows)}"
+        "The best baseline has the highest mean AUC on the validation set over the seeds that all "
+        f"baselines share; the paper's is the best on its test set. {_count(rows)}{_chance(rows)}"
     )
     title = f"{measured} against the best baseline"
-    part = Part("", header, lines, [tone(_tested(row)) for row in rows], 1)
+    part = Part("", header, lines, [tone(_tested(row)) for row in rows], int(printed_any))
     return Table("best-baseline", title, note, rows, [part])
 
 
@@ -158,6 +160,7 @@ def compared(
         "shared_seeds": len(gain.seeds),
         "auc_mean": auc.mean,
         "auc_sd": auc.std,
+        "base_auc": gain.before,
         "rela_impr": gain.rela_impr,
         "difference": gain.tested.difference,
         "low": gain.tested.low,
@@ -210,7 +213,7 @@ def _note(against: str, rows: Sequence[dict[str, Any]], paper: bool) -> str:
         "AUC: mean ± standard deviation over seeds. RelaImpr (eq. 20), difference in AUC with its "
         f"95 % interval, and p over seeds (paired t-test) are against {against} over the seeds of "
         "both. p over impressions: paired bootstrap over test impressions of the AUC averaged "
-        f"over the same seeds. {_count(rows)}"
+        f"over the same seeds. {_count(rows)}{_chance(rows)}"
     )
     if paper:
         note += (
@@ -227,6 +230,15 @@ def _count(rows: Sequence[dict[str, Any]]) -> str:
     return (
         f"The table makes {count} tested comparison{'s' * (count != 1)}: a star marks p below 0.05 "
         "after Holm's correction for all of them."
+    )
+
+
+def _chance(rows: Sequence[dict[str, Any]]) -> str:
+    undefined = any(math.isnan(r["rela_impr"]) and r["base_auc"] < LOWEST_BASE_AUC for r in rows)
+    return (
+        f" RelaImpr divides by AUC - 0.5: it is n/a over an AUC below {LOWEST_BASE_AUC}."
+        if undefined
+        else ""
     )
 
 

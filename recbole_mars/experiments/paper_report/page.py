@@ -64,7 +64,8 @@ def _section(section: Section) -> str:
         + "</div></div>\n"
         for part in table.parts
     )
-    if not section.folded and all(len(part.header) <= 3 for part in table.parts):
+    narrow = len(table.parts) > 1 and all(len(part.header) <= 3 for part in table.parts)
+    if narrow and not section.folded:
         cards = f'<div class="grid">{cards}</div>'
     if section.folded:
         cards = f"<details><summary>As a table</summary>{cards}</details>\n"

@@ -10,6 +10,11 @@ from numbers import Real
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
+
+from recbole_mars.experiments.plan import Run
+from recbole_mars.experiments.score_files import read_columns
+
 __all__ = ["METRICS", "RunRecord", "Setting", "read_records"]
 
 METRICS = ("auc", "log_loss", "auc_low", "auc_mid", "auc_high", "user_auc")
@@ -58,8 +63,8 @@ def read_records(folder: Path) -> list[RunRecord]:
     """The records of folder/records/*.json, by the names of their files.
 
     Raises ValueError, naming the file, for one that is no JSON object, that lacks "dataset",
-    "split", "method", "seed" or "test", or holds a value of the wrong kind, for two records of one
-    run, and if there are none.
+    "split", "method", "seed" or "test", holds a value of the wrong kind, is not of the run that its
+    file is named after, or has no AUC though its scores have one, and if there are none.
     """
     files = sorted((folder / "records").glob("*.json"))
     if not files:
@@ -67,17 +72,7 @@ def read_records(folder: Path) -> list[RunRecord]:
             f"{folder / 'records'} must hold a JSON record of each run, found none; "
             "run the experiment first"
         )
-    records: dict[tuple[Setting, str, int], RunRecord] = {}
-    for file in files:
-        record = _read(file)
-        key = (record.setting, record.method, record.seed)
-        if key in records:
-            raise ValueError(
-                f"{file.name} and {records[key].file.name} must be of different runs, both are of "
-                f"{record.method} with seed {record.seed} on {record.setting}; remove the stale one"
-            )
-        records[key] = record
-    return list(records.values())
+    return [_read(file) for file in files]
 
 
 class _Fields:
@@ -88,15 +83,17 @@ class _Fields:
         try:
             values = json.loads(file.read_text("utf-8"))
         except ValueError as error:
-            raise ValueError(f"{file} must be JSON: {error}; remove it and run again") from None
+            raise ValueError(f"{file} must be JSON: {error}; start the experiment again") from None
         if not isinstance(values, dict):
-            raise ValueError(f"{file} must hold a JSON object, got {type(values).__name__}")
+            kind = type(values).__name__
+            raise ValueError(
+                f"{file} must hold a JSON object, got {kind}; start the experiment again"
+            )
         self._values = values
 
     def _wrong(self, name: str, need: str, found: object) -> ValueError:
         return ValueError(
-            f"{self._file}: {name} must be {need}, got {found!r}; mend the record, "
-            "or remove it and run again"
+            f"{self._file}: {name} must be {need}, got {found!r}; start the experiment again"
         )
 
     def word(self, name: str, required: bool = False) -> str:
@@ -141,7 +138,8 @@ class _Fields:
             value = value.get(part) if isinstance(value, dict) else value
         if value is None:
             return math.nan
-        if isinstance(value, bool) or not isinstance(value, Real):
+        is_real = isinstance(value, Real) and not isinstance(value, bool)
+        if not is_real or not math.isfinite(value):
             raise self._wrong(name, "a number or null", value)
         return float(value)
 
@@ -161,15 +159,20 @@ def _read(file: Path) -> RunRecord:
         name: fields.number(f"test.{name}") if name == "log_loss" else fields.share(f"test.{name}")
         for name in METRICS
     }
+    setting = Setting(
+        fields.word("dataset", required=True),
+        fields.word("split", required=True),
+        fields.word("variant"),
+    )
+    method, seed = fields.word("method", required=True), fields.seed()
+    _check_name(file, setting, method, seed)
+    if math.isnan(test["auc"]):
+        _check_undefined(file)
     return RunRecord(
         file=file,
-        setting=Setting(
-            fields.word("dataset", required=True),
-            fields.word("split", required=True),
-            fields.word("variant"),
-        ),
-        method=fields.word("method", required=True),
-        seed=fields.seed(),
+        setting=setting,
+        method=method,
+        seed=seed,
         groups=fields.words("groups"),
         test=test,
         valid_auc=fields.share("valid.auc"),
@@ -184,3 +187,29 @@ def _read(file: Path) -> RunRecord:
         data_fingerprint=fields.described("data_fingerprint"),
         machine=fields.described("machine"),
     )
+
+
+def _check_name(file: Path, setting: Setting, method: str, seed: int) -> None:
+    variant = f".{setting.variant}" if setting.variant else ""
+    stem = Run(setting.dataset, setting.split, method, seed, ()).stem + variant.replace(" ", "_")
+    if file.stem != stem:
+        raise ValueError(
+            f"{file} must be named after its run, {method} with seed {seed} on {setting}, as "
+            f"{stem}.json; remove it, or start the experiment again, which mends it"
+        )
+
+
+def _check_undefined(file: Path) -> None:
+    """A test set of one class has no AUC; every other one has."""
+    scores = file.parent.parent / "scores" / f"{file.stem}.npz"
+    if not scores.is_file():
+        return
+    try:
+        labels = read_columns(scores, ("labels",))["labels"]
+    except ValueError as damage:
+        raise ValueError(f"{damage}; start the experiment again") from None
+    if len(np.unique(labels)) == 2:
+        raise ValueError(
+            f"{file}: test.auc must be a number, since {scores} have clicks and non-clicks; "
+            "start the experiment again"
+        )

@@ -10,7 +10,6 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-import zipfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -21,6 +20,7 @@ from recbole_mars.data.files import write_whole
 from recbole_mars.evaluation import PairedResult, auc, paired_bootstrap
 from recbole_mars.experiments.paper_report.records import RunRecord, Setting
 from recbole_mars.experiments.paper_report.results import Results
+from recbole_mars.experiments.score_files import read_columns
 
 __all__ = ["LengthBin", "Resampled"]
 
@@ -55,9 +55,12 @@ class Resampled:
         self._loaded: tuple[Path | None, dict[str, np.ndarray]] = (None, {})
         file = folder / _FILE
         try:
-            self._stored = json.loads(file.read_text("utf-8")) if file.is_file() else {}
+            self._stored: Any = json.loads(file.read_text("utf-8")) if file.is_file() else {}
         except ValueError as error:
             raise ValueError(f"{file} must be JSON: {error}; remove it") from None
+        if not isinstance(self._stored, dict):
+            kind = type(self._stored).__name__
+            raise ValueError(f"{file} must hold a JSON object, got {kind}; remove it")
 
     def gain(self, setting: Setting, method: str, against: str) -> PairedResult | None:
         """None where neither the scores of all shared seeds nor their result were kept.
@@ -133,7 +136,8 @@ class Resampled:
                     if not np.array_equal(first[name], columns[name]):
                         raise ValueError(
                             f"{self._scores_file(record)} must have the {name} of {first_file}, "
-                            "impression by impression; remove the run made from other data"
+                            "impression by impression; remove record and scores of the run made "
+                            "from other data, and start the experiment again"
                         )
                 side.append(columns["scores"])
         return first, (np.stack(scores[0]), np.stack(scores[1]))
@@ -143,18 +147,14 @@ class Resampled:
         if self._loaded[0] == file:
             return self._loaded[1]
         try:
-            with np.load(file, allow_pickle=False) as stored:
-                columns = {name: stored[name] for name in stored.files}
-        except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
-            raise ValueError(f"{file} must be a .npz file: {error}; remove it") from None
-        missing = [name for name in ("users", "labels", "scores") if name not in columns]
-        if missing:
-            raise ValueError(f"{file} must hold users, labels and scores, {missing} missing")
+            columns = read_columns(file, ("users", "labels", "scores"))
+        except ValueError as damage:
+            raise ValueError(f"{damage}; start the experiment again") from None
         reached = auc(columns["labels"], columns["scores"])
-        if not math.isclose(reached, record.test["auc"], abs_tol=1e-3):
+        if not math.isclose(reached, record.test["auc"], abs_tol=1e-6):
             raise ValueError(
                 f"{file} must be the scores of {record.file.name}, whose AUC is "
-                f"{record.test['auc']:.4f}; theirs is {reached:.4f}; remove them"
+                f"{record.test['auc']:.6f}; theirs is {reached:.6f}; start the experiment again"
             )
         self._loaded = (file, columns)
         return columns

@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from recbole_mars.evaluation import PairedResult, Summary, paired_t_test, rela_impr, summarise
 from recbole_mars.experiments.paper_report.published import BASELINES, compact, paper_name
 from recbole_mars.experiments.paper_report.records import RunRecord, Setting, read_records
-from recbole_mars.experiments.plan import planned_runs
+from recbole_mars.experiments.plan import planned_runs, run_settings
 from recbole_mars.experiments.spec import Experiment, load_experiment
 
-__all__ = ["Gain", "Results", "read_results"]
+__all__ = ["LOWEST_BASE_AUC", "Gain", "Results", "read_results"]
+
+# RelaImpr divides by AUC - 0.5: below this, it tells the noise of the base.
+LOWEST_BASE_AUC = 0.51
 
 _BASES = ("base", "basemodel", "din", "plaindin", "none")
 _MEASURED = "mars"
@@ -32,8 +35,9 @@ class Gain(NamedTuple):
 
     @property
     def rela_impr(self) -> float:
-        """In percent (MARS, eq. 20); nan if the other is no better than chance."""
-        return rela_impr(self.after, self.before) if self.before > 0.5 else math.nan
+        """In percent (MARS, eq. 20); nan if the other is hardly better than chance."""
+        usable = self.before >= LOWEST_BASE_AUC
+        return rela_impr(self.after, self.before) if usable else math.nan
 
 
 @dataclass(frozen=True)
@@ -42,16 +46,19 @@ class Results:
 
     base: the method that all gains refer to. measured: the method of the paper, "" if it was not
     run. order: all methods, as tables list them. wanted: seeds by setting and method. trials: of
-    the search for hyper-parameters, 0 if there was none.
+    the search for hyper-parameters, 0 if there was none. folder: as it was given. planned: what
+    spec.yaml fixes by setting and method, without what its search chooses.
     """
 
     name: str
+    folder: Path
     records: tuple[RunRecord, ...]
     base: str
     measured: str
     order: tuple[str, ...]
     wanted: Mapping[tuple[Setting, str], frozenset[int]]
     trials: int = 0
+    planned: Mapping[tuple[Setting, str], Mapping[str, Any]] = field(default_factory=dict)
 
     def settings(self, group: str = "") -> list[Setting]:
         """Settings with records (of a group), in the order of the records."""
@@ -76,13 +83,17 @@ class Results:
         return self.best(setting, self.baselines(setting))
 
     def best(self, setting: Setting, methods: Sequence[str]) -> str | None:
-        """The one of these with the highest mean validation AUC; None if none is known."""
-        known = {}
-        for method in methods:
-            summary = self.summary(setting, method, "valid_auc")
-            if summary.n:
-                known[method] = summary.mean
-        return max(known, key=lambda method: known[method]) if known else None
+        """The one of these with the highest mean validation AUC over the seeds that all share.
+
+        Those without any validation AUC are left out; None if no seed is left.
+        """
+        told = {method: self.values(setting, method, "valid_auc") for method in methods}
+        known = {method: values for method, values in told.items() if values}
+        seeds = set.intersection(*map(set, known.values())) if known else set()
+        if not seeds:
+            return None
+        sums = {m: sum(values[s] for s in sorted(seeds)) for m, values in known.items()}
+        return max(sums, key=lambda method: sums[method])
 
     def runs(self, setting: Setting, method: str) -> dict[int, RunRecord]:
         """Records of a method by seed, in ascending order of seeds."""
@@ -151,12 +162,14 @@ def read_results(folder: Path) -> Results:
     others = sorted((name for name in seen if name not in listed), key=_usual_place)
     return Results(
         name=plan.name if plan else folder.resolve().name,
+        folder=folder,
         records=tuple(sorted(records, key=lambda record: _place(plan, record.setting))),
         base=base,
         measured=next((name for name in seen if compact(name) == _MEASURED), ""),
         order=tuple(dict.fromkeys([base, *listed, *others])),
         wanted=_wanted(plan) if plan else _alike(records),
         trials=plan.search.trials if plan and plan.search else 0,
+        planned=_planned(plan) if plan else {},
     )
 
 
@@ -166,6 +179,21 @@ def _wanted(plan: Experiment) -> dict[tuple[Setting, str], frozenset[int]]:
     for run in planned_runs(plan):
         seeds.setdefault((Setting(run.dataset, run.split, ""), run.method), set()).add(run.seed)
     return {key: frozenset(values) for key, values in seeds.items()}
+
+
+def _planned(plan: Experiment) -> dict[tuple[Setting, str], dict[str, Any]]:
+    """Settings by setting and method; those of the search are known to its runs only."""
+    searched: set[str] = set()
+    for space in [plan.search.space, *plan.search.more.values()] if plan.search else []:
+        searched.update(space)
+    return {
+        (Setting(run.dataset, run.split, ""), run.method): {
+            key: value
+            for key, value in run_settings(plan, run, None).items()
+            if key not in searched
+        }
+        for run in planned_runs(plan)
+    }
 
 
 def _alike(records: Iterable[RunRecord]) -> dict[tuple[Setting, str], frozenset[int]]:

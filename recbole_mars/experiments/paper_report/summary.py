@@ -5,8 +5,10 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Sequence
+from shlex import quote
 from typing import Any
 
+from recbole_mars.experiments.paper_report.mixtures import mixtures
 from recbole_mars.experiments.paper_report.records import Setting
 from recbole_mars.experiments.paper_report.results import Gain, Results
 from recbole_mars.experiments.tables import judgement, number, verdict
@@ -71,8 +73,9 @@ def negatives(rows: Sequence[dict[str, Any]]) -> list[str]:
 
 
 def doubts(results: Results) -> list[str]:
-    """What a reader must know before comparing: runs of several commits, data or machines."""
-    found = []
+    """What a reader must know before comparing: runs of several settings, commits, data or
+    machines."""
+    found = mixtures(results)
     for field, words in (("commit", "commits"), ("version", "versions")):
         values = sorted({getattr(record, field) for record in results.records})
         if len(values) > 1:
@@ -123,11 +126,13 @@ def _against(gain: Gain, base: str) -> str:
 
 def reproduction(results: Results) -> list[tuple[str, str]]:
     """Commands, and what the runs were made with, as names and values."""
-    folder = f"results/{results.name}"
-    found = [
-        ("run", f"python -m recbole_mars.experiments run {folder}/spec.yaml"),
-        ("tables and page", f"python -m recbole_mars.experiments report {folder}"),
-    ]
+    folder = quote(results.folder.as_posix())
+    command = "python -m recbole_mars.experiments"
+    found = [("tables and page", f"{command} report {folder}")]
+    if (results.folder / "spec.yaml").is_file():
+        spec = quote((results.folder / "spec.yaml").as_posix())
+        run = f"{command} run {spec} --output {folder} --data_path DIR"
+        found = [("run", run), ("DIR", "the folder that holds the data sets"), *found]
     for field, words in (("commit", "commit"), ("version", "version"), ("machine", "machine")):
         values = Counter(getattr(record, field) or "unknown" for record in results.records)
         found += [(words, f"{value} ({_runs(count)})") for value, count in sorted(values.items())]
