@@ -3,6 +3,7 @@ from __future__ import annotations
 import csv
 import math
 import re
+import shlex
 
 import pytest
 from paper_records import CONFIG, record, runs, scored_runs, write
@@ -86,7 +87,8 @@ def test_page_has_every_section_with_its_figures(folder):
     # sensitivity has a figure a parameter.
     assert page.count("<svg") == 7 * 2 + 1
     assert "Nothing recorded yet" not in text
-    assert "python -m recbole_mars.experiments report results/" in text
+    assert f"python -m recbole_mars.experiments report {folder.as_posix()}" in text
+    assert "experiments run" not in text  # without a spec.yaml
 
 
 def test_every_table_is_in_markdown_and_csv(folder):
@@ -232,6 +234,88 @@ def test_mixed_origins_are_told(tmp_path):
     told = reproduction(found)
     assert ("commit", "c0ffee (5 runs)") in told
     assert ("data of ml-1m", "other (1 run)") in told
+
+
+SPEC = {
+    "base": "DIN",
+    "settings": {"epochs": 4, "learning_rate": "1e-3", "text_features": "{data_path}/x"},
+    "datasets": {"ml-1m": {}},
+    "splits": {"leave-one-out": {"split": {"RS": [8, 1, 1]}, "group_by": None, "mode": "labeled"}},
+    "methods": {"DIN": {}, "MARS": {"mars_theta": 0.8}},
+    "seeds": [1, 2, 3],
+    "search": {"trials": 1, "seed": 9, "space": {"embedding_size": [8]}},
+}
+RESOLVED = {
+    "epochs": 4,
+    "learning_rate": 0.001,
+    "mars_theta": 0.8,
+    "embedding_size": 8,
+    "text_features": ".../x",
+    "eval_args": {
+        "split": {"RS": [8, 1, 1]},
+        "group_by": None,
+        "order": "RO",
+        "mode": {"valid": "labeled", "test": "labeled"},
+    },
+}
+
+
+def with_config(method, seed, **config):
+    return record(method=method, seed=seed, config={**RESOLVED, "seed": seed, **config})
+
+
+def test_one_configuration_is_no_doubt(tmp_path):
+    """Nor are resolved values, files, newer keys, seeds, and what a search chose."""
+    found = [with_config("DIN", seed, embedding_size=16) for seed in (1, 2)]
+    found += [with_config("MARS", 1), with_config("MARS", 2, newer_key=1, text_features="/y")]
+    assert doubts(read_results(write(tmp_path, *found, spec=SPEC))) == []
+
+
+def test_runs_of_several_configurations_are_told(tmp_path):
+    """As after a change of the YAML and a new start of a part of it."""
+    found = [with_config("MARS", 1, epochs=1), with_config("MARS", 2), with_config("MARS", 3)]
+    folder = write(tmp_path, with_config("DIN", 1, epochs=1), *found, spec=SPEC)
+    assert doubts(read_results(folder)) == [
+        "ml-1m, leave-one-out: the seeds of MARS differ in epochs (1 in 1 run, 4 in 2 runs); their "
+        "mean is of no one configuration. Start the experiment again.",
+        "2 runs of DIN, MARS had epochs 1, spec.yaml has 4. Start the experiment again.",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"mars_theta": 0.5}, "mars_theta 0.5, spec.yaml has 0.8"),
+        ({"learning_rate": 0.01}, "learning_rate 0.01, spec.yaml has 1e-3"),
+        ({"eval_args": {**RESOLVED["eval_args"], "split": {"RS": [6, 2, 2]}}}, "eval_args"),
+        ({"eval_args": {**RESOLVED["eval_args"], "mode": {"valid": "uni10"}}}, "eval_args"),
+    ],
+)
+def test_what_the_yaml_fixes_is_compared(tmp_path, change, said):
+    found = [with_config("DIN", 1), with_config("MARS", 1, **change)]
+    (doubt,) = doubts(read_results(write(tmp_path, *found, spec=SPEC)))
+    assert doubt.startswith("1 run of MARS had ")
+    assert said in doubt
+
+
+def test_it_can_be_done_again_as_it_is_said(tmp_path):
+    folder = write(tmp_path / "my results", *runs("DIN"), spec={**SPEC, "name": "other"})
+    told = dict(reproduction(read_results(folder)))
+    words = shlex.split(told["run"])
+    assert words[:4] == ["python", "-m", "recbole_mars.experiments", "run"]
+    assert words[4:] == [f"{folder}/spec.yaml", "--output", str(folder), "--data_path", "DIR"]
+    assert shlex.split(told["tables and page"])[4:] == [str(folder)]
+
+
+def test_a_table_by_itself_has_the_whole_width(tmp_path):
+    """A grid of one would cut it."""
+    write_paper_report(write(tmp_path, *runs("DIN")))
+    page, _ = text_of(tmp_path)
+    assert '<div class="grid"><div class="card">' not in page
+    write_paper_report(write(tmp_path, *runs("DIN", dataset="own", statistics={"users": 3})))
+    write_paper_report(write(tmp_path, *runs("DIN", dataset="two", statistics={"users": 3})))
+    page, _ = text_of(tmp_path)
+    assert page.count('<div class="grid"><div class="card">') == 1  # Table 1
 
 
 def test_figures_write_their_numbers(tmp_path):

@@ -86,9 +86,11 @@ def test_one_seed_has_no_spread_and_no_p(tmp_path):
     assert "makes 0 tested comparisons" in table.note
 
 
-def test_a_base_no_better_than_chance_has_no_rela_impr(tmp_path):
-    table = made(tmp_path, overall, *runs("DIN", base=0.49), *runs("MARS", 0.02, base=0.49))
-    assert table.parts[0].rows[1][3] == "n/a"
+@pytest.mark.parametrize(("base", "shown"), [(0.49, "n/a"), (0.509, "n/a"), (0.512, "+166.67 %")])
+def test_a_base_hardly_better_than_chance_has_no_rela_impr(tmp_path, base, shown):
+    table = made(tmp_path, overall, *runs("DIN", base=base), *runs("MARS", 0.02, base=base))
+    assert table.parts[0].rows[1][3] == shown
+    assert ("RelaImpr divides by AUC - 0.5: it is n/a" in table.note) == (shown == "n/a")
 
 
 def test_user_auc_has_a_column_where_it_is_defined(tmp_path):
@@ -114,6 +116,17 @@ def test_best_baseline_by_hand(tmp_path):
     # Table 2 of the paper: MARS 0.7813, the best baseline on ML-1M is CMRSI with 0.7798.
     assert (row["paper_baseline"], row["paper_difference"]) == ("CMRSI", 0.0015)
     assert table.parts[0].rows[0][-1] == "+0.0015 (CMRSI)"
+
+
+def test_the_papers_column_is_dropped_where_it_would_be_empty(tmp_path):
+    own = [*runs("DIN", dataset="own"), *runs("CMR", dataset="own"), *runs("MARS", dataset="own")]
+    (part,) = made(tmp_path / "own", best_baselines, *own).parts
+    assert (part.header[-1], part.foreign) == ("p, impressions", 0)
+    assert len(part.rows[0]) == len(part.header)
+    ml = [*runs("DIN"), *runs("CMR"), *runs("MARS")]
+    (part,) = made(tmp_path / "both", best_baselines, *own, *ml).parts
+    assert (part.header[-1], part.foreign) == ("paper difference", 1)
+    assert [row[-1] for row in part.rows] == ["+0.0015 (CMRSI)", ""]
 
 
 def test_table_3_refers_to_mars_and_finds_the_papers_rows_by_configuration(tmp_path):
