@@ -110,7 +110,7 @@ def test_spec_gives_base_order_and_what_is_wanted(tmp_path):
         "name": "full",
         "base": "plain",
         "datasets": {"b": {}, "a": {}},
-        "splits": {"s": {"order": "TO"}},
+        "splits": {"s": {"split": {"LS": "valid_and_test"}, "order": "TO"}},
         "methods": {"MARS": {}, "plain": {}, "side": {"seeds": [1]}},
         "seeds": [1, 2],
         "groups": {"table-2": ["MARS", "plain"], "few": {"methods": ["side"], "datasets": ["a"]}},

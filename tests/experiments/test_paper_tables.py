@@ -204,7 +204,7 @@ def test_costs_are_told_relative_to_the_base(tmp_path):
 def test_grid_counts_what_is_missing(tmp_path):
     spec = {
         "datasets": {"ml-1m": {}, "new": {}},
-        "splits": {"leave-one-out": {}},
+        "splits": {"leave-one-out": {"split": {"LS": "valid_and_test"}}},
         "methods": {"DIN": {}, "MARS": {}},
         "seeds": [1, 2, 3],
         "groups": {"table-2": {"methods": ["DIN", "MARS"]}},
