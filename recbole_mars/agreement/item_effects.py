@@ -95,7 +95,10 @@ def others_sums(
 def earlier_sums(
     users: np.ndarray, items: np.ndarray, times: np.ndarray, given: np.ndarray, values: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """As others_sums, of the rows before each in time; of equal times, those that stand before."""
+    """As others_sums, of the rows before each in time; of equal times, those that stand before.
+
+    times: (N,). Returns counts and sums, (N,) float64.
+    """
     pair = _pairs(users, items)
     found = []
     for column in (given.astype(np.float64), np.where(given, values, 0.0)):

@@ -168,7 +168,24 @@ class Reorder(_OneChange):
 
 
 @dataclass(frozen=True)
-class Substitute(_OneChange):
+class _BySimilarity(_OneChange):
+    """An operator that brings in similar behaviours for a share of a history's."""
+
+    similar: SimilarRows
+    share: float
+
+    def __post_init__(self) -> None:
+        check_share("share", self.share)
+
+    def _n_draws(self, width: int) -> int:
+        return 2 * width
+
+    def fingerprint(self) -> str:
+        return f"{type(self).__name__}({self.share}, {self.similar.fingerprint()})"
+
+
+@dataclass(frozen=True)
+class Substitute(_BySimilarity):
     """Replace floor(share * n) behaviours, anywhere, by similar ones (CoSeRec).
 
     One at least, as in CoSeRec's code, unless share is 0. All fields are those of the row put in,
@@ -176,14 +193,7 @@ class Substitute(_OneChange):
     [0, 1].
     """
 
-    similar: SimilarRows
     share: float = 0.1
-
-    def __post_init__(self) -> None:
-        check_share("share", self.share)
-
-    def _n_draws(self, width: int) -> int:
-        return 2 * width
 
     def _change(
         self, rows: np.ndarray, histories: np.ndarray, lengths: np.ndarray, draws: np.ndarray
@@ -191,26 +201,16 @@ class Substitute(_OneChange):
         found = _similar(self, rows, histories, lengths, draws)
         return np.where(found >= 0, found, histories), lengths
 
-    def fingerprint(self) -> str:
-        return f"Substitute({self.share}, {self.similar.fingerprint()})"
-
 
 @dataclass(frozen=True)
-class Insert(_OneChange):
+class Insert(_BySimilarity):
     """Put a similar behaviour before each of floor(share * n), anywhere (CoSeRec).
 
     One at least, as in CoSeRec's code, unless share is 0; what then exceeds max_length goes at the
     oldest end. Otherwise as Substitute.
     """
 
-    similar: SimilarRows
     share: float = 0.4
-
-    def __post_init__(self) -> None:
-        check_share("share", self.share)
-
-    def _n_draws(self, width: int) -> int:
-        return 2 * width
 
     def _change(
         self, rows: np.ndarray, histories: np.ndarray, lengths: np.ndarray, draws: np.ndarray
@@ -225,9 +225,6 @@ class Insert(_OneChange):
         longer[row[real], place[real]] = histories[real]
         longer[row[inserted], place[inserted] - 1] = found[inserted]
         return longer, total
-
-    def fingerprint(self) -> str:
-        return f"Insert({self.share}, {self.similar.fingerprint()})"
 
 
 class OneOf(Operator):
@@ -294,7 +291,7 @@ def _some(draws: np.ndarray, lengths: np.ndarray, counts: np.ndarray) -> np.ndar
 
 
 def _similar(
-    operator: Substitute | Insert,
+    operator: _BySimilarity,
     rows: np.ndarray,
     histories: np.ndarray,
     lengths: np.ndarray,

@@ -28,16 +28,17 @@ __all__ = ["prepare_agreement"]
 def prepare_agreement(dataset: MultimodalDataset, config: Config) -> np.ndarray:
     """What is to be expected of each row of the log, (N, 5) float32, see AGREEMENT_COLUMNS.
 
-    Each column has mean 0 and variance 1 over the training rows.
+    Each column has mean 0 and variance 1 over the training rows; one that is constant there is
+    only centred.
 
     In a distributed run the first process computes it and the others wait.
     """
-    contents = _contents(dataset)
+    features = _features(dataset)
     opinions = dataset.histories.opinions
     settings = agreement_settings(config)
     digest = hashlib.sha256(dataset.log.fingerprint().encode())
-    digest.update(json.dumps([__version__, str(settings), sorted(contents)]).encode())
-    for part in (opinions, *contents.values()):
+    digest.update(json.dumps([__version__, str(settings), sorted(features)]).encode())
+    for part in (opinions, *features.values()):
         digest.update(np.ascontiguousarray(part).tobytes())
     name = f"{dataset.dataset_name}-agreement-{digest.hexdigest()[:16]}"
     folder = Path(config["checkpoint_dir"]) / "mars" / name
@@ -49,12 +50,11 @@ def prepare_agreement(dataset: MultimodalDataset, config: Config) -> np.ndarray:
             except ValueError as error:
                 dataset.logger.warning(f"{error}: computed anew")
                 shutil.rmtree(folder, ignore_errors=True)
-                columns = {}
-            if columns:
+            else:
                 _tell(dataset, notes["weights"])
                 return np.stack([columns[name] for name in AGREEMENT_COLUMNS], axis=1)
         found = agree(
-            dataset.log, opinions, contents, settings, progress=bool(config["show_progress"])
+            dataset.log, opinions, features, settings, progress=bool(config["show_progress"])
         )
         table = _standardised(found.columns, dataset.log.phases == TRAIN)
         columns = dict(zip(AGREEMENT_COLUMNS, table.T))
@@ -69,15 +69,15 @@ def _standardised(columns: np.ndarray, training: np.ndarray) -> np.ndarray:
     return ((columns - mean) / np.where(spread > 1e-6, spread, 1)).astype(np.float32)
 
 
-def _contents(dataset: MultimodalDataset) -> dict[str, np.ndarray]:
-    """Item features by modality, those that there are."""
+def _features(dataset: MultimodalDataset) -> dict[str, np.ndarray]:
+    """Item features by modality, those that there are: (I, D), zeros where an item has none."""
     if not dataset.reads_features:
         return {}
-    features = dataset.item_features()
+    items = dataset.item_features()
     found = {}
     for name, matrix, present in (
-        ("text", features.text, features.text_present),
-        ("image", features.image, features.image_present),
+        ("text", items.text, items.text_present),
+        ("image", items.image, items.image_present),
     ):
         if matrix is not None and present is not None:
             found[name] = np.where(present[:, None], matrix, 0)
