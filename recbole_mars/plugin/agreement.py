@@ -16,8 +16,8 @@ from recbole.config import Config
 from recbole_mars import __version__
 from recbole_mars.agreement import AGREEMENT_COLUMNS, agree
 from recbole_mars.data import TRAIN, load_columns, save_columns
-from recbole_mars.plugin.config import agreement_settings
 from recbole_mars.plugin.distributed import first_process_first
+from recbole_mars.plugin.settings import agreement_settings
 
 if TYPE_CHECKING:
     from recbole_mars.plugin.dataset import MultimodalDataset

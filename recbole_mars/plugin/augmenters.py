@@ -19,7 +19,8 @@ from recbole_mars.augmentation import (
     cmrsi_operator,
 )
 from recbole_mars.data import TRAIN
-from recbole_mars.plugin.config import (
+from recbole_mars.plugin.dataset import MultimodalDataset
+from recbole_mars.plugin.settings import (
     cmr_settings,
     cmrsi_settings,
     donor_time,
@@ -28,7 +29,6 @@ from recbole_mars.plugin.config import (
     random_settings,
     reppad_settings,
 )
-from recbole_mars.plugin.dataset import MultimodalDataset
 
 __all__ = ["HEURISTICS", "item_rows"]
 

@@ -20,8 +20,8 @@ from recbole_mars.features import (
     draw_covers,
     import_features,
 )
-from recbole_mars.plugin.config import feature_settings
 from recbole_mars.plugin.distributed import first_process_first
+from recbole_mars.plugin.settings import feature_settings
 
 __all__ = ["ItemCatalogue", "ItemFeatures"]
 

@@ -16,7 +16,6 @@ from torch import Tensor, nn
 
 from recbole_mars.alignment import AlignmentExport, export_embeddings
 from recbole_mars.ctr import DIN, FieldEmbedding, History, TrainingBatch
-from recbole_mars.plugin.config import din_settings, training_objective
 from recbole_mars.plugin.dataset import (
     AGREEMENT_FIELD,
     BORROWED_FIELD,
@@ -24,6 +23,7 @@ from recbole_mars.plugin.dataset import (
     VIEW_PREFIXES,
     MultimodalDataset,
 )
+from recbole_mars.plugin.settings import din_settings, training_objective
 from recbole_mars.plugin.stage_one import alignment_network
 
 __all__ = ["MARS", "MARSAlign"]

@@ -26,15 +26,15 @@ from recbole_mars.alignment import (
 from recbole_mars.augmentation import PrefixTable, RetrievedAugmenter, build_prefixes
 from recbole_mars.evaluation import HIGH, LOW
 from recbole_mars.plugin.catalogue import ItemFeatures
-from recbole_mars.plugin.config import (
+from recbole_mars.plugin.dataset import MultimodalDataset
+from recbole_mars.plugin.distributed import first_process_first
+from recbole_mars.plugin.metrics import user_groups
+from recbole_mars.plugin.settings import (
     alignment_settings,
     is_temporal,
     retrieval_settings,
     training_settings,
 )
-from recbole_mars.plugin.dataset import MultimodalDataset
-from recbole_mars.plugin.distributed import first_process_first
-from recbole_mars.plugin.metrics import user_groups
 from recbole_mars.retrieval import DonorPool
 
 __all__ = [

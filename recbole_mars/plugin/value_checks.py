@@ -9,7 +9,8 @@ from typing import Any
 
 from recbole.config import Config
 
-from recbole_mars.plugin.config import (
+from recbole_mars.plugin.dataset import MultimodalDataset
+from recbole_mars.plugin.settings import (
     agreement_settings,
     alignment_settings,
     basrec_settings,
@@ -27,7 +28,6 @@ from recbole_mars.plugin.config import (
     training_objective,
     training_settings,
 )
-from recbole_mars.plugin.dataset import MultimodalDataset
 
 __all__ = ["check_values"]
 

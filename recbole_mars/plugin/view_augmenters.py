@@ -8,8 +8,8 @@ from recbole.config import Config
 
 from recbole_mars.augmentation import Augmenter, SimilarRows, basrec, cl4srec, coserec
 from recbole_mars.plugin.augmenters import item_rows
-from recbole_mars.plugin.config import basrec_settings, cmr_settings, coserec_settings
 from recbole_mars.plugin.dataset import MultimodalDataset
+from recbole_mars.plugin.settings import basrec_settings, cmr_settings, coserec_settings
 
 __all__ = ["VIEW_AUGMENTERS"]
 

@@ -12,13 +12,13 @@ from recbole.config import Config
 from recbole.data import create_dataset
 
 from recbole_mars import MARS
-from recbole_mars.plugin.config import (
+from recbole_mars.plugin.config import properties_folder
+from recbole_mars.plugin.settings import (
     agreement_settings,
     alignment_settings,
     cmr_settings,
     cmrsi_settings,
     din_settings,
-    properties_folder,
     random_seq_settings,
     random_settings,
     reppad_settings,
