@@ -12,7 +12,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from recbole_mars.ctr.layers import FieldEmbedding, TargetAttention, distinct, mlp
+from recbole_mars.ctr.layers import ACTIVATIONS, FieldEmbedding, TargetAttention, distinct, mlp
 from recbole_mars.ctr.weighted_sum import weighted_sum
 
 __all__ = ["DIN", "DINSettings", "History"]
@@ -55,8 +55,13 @@ class DINSettings:
     precision: str = "float32"
 
     def __post_init__(self) -> None:
-        if not self.dnn_hidden:
-            raise ValueError("dnn_hidden must hold at least one width, got none")
+        for field in ("attention_hidden", "dnn_hidden"):
+            widths = getattr(self, field)
+            if not widths or any(not isinstance(w, int) or w < 1 for w in widths):
+                raise ValueError(f"{field} must list whole numbers >= 1, got {widths!r}")
+        if self.activation not in ACTIVATIONS:
+            known = ", ".join(ACTIVATIONS)
+            raise ValueError(f"activation must be one of {known}, got {self.activation!r}")
         if self.precision not in ("float32", "bfloat16"):
             raise ValueError(f"precision must be float32 or bfloat16, got {self.precision!r}")
         if not 0 <= self.dropout < 1:

@@ -14,8 +14,10 @@ from torch import Tensor, nn
 from recbole_mars.ctr.pair_scores import Workspace, pair_scores
 from recbole_mars.ctr.weighted_sum import weighted_sum
 
-__all__ = ["Dice", "FieldEmbedding", "TargetAttention", "distinct", "mlp"]
+__all__ = ["ACTIVATIONS", "Dice", "FieldEmbedding", "TargetAttention", "distinct", "mlp"]
 
+
+ACTIVATIONS = ("dice", "bn_silu", "relu", "prelu", "sigmoid")
 
 # Products a pair from which to look for equal pairs: finding them costs a sort of all pairs.
 _SHARED_FROM = 50_000
@@ -49,9 +51,13 @@ class Dice(nn.Module):
 def mlp(widths: Sequence[int], activation: str = "dice", dropout: float = 0.0) -> nn.Sequential:
     """Linear layers of the given widths, each followed by its activation and dropout.
 
-    widths: input width first. activation: "dice", "bn_silu" (batch norm, then x·sigmoid(x), what
-    RecBole calls Dice), "sigmoid", "relu" or "prelu".
+    widths: input width first. activation: one of ACTIVATIONS, of which "bn_silu" is batch norm,
+    then x·sigmoid(x): what RecBole calls Dice.
+
+    Raises ValueError for another activation.
     """
+    if activation not in ACTIVATIONS:
+        raise ValueError(f"activation must be one of {', '.join(ACTIVATIONS)}, got {activation!r}")
     layers: list[nn.Module] = []
     for before, after in zip(widths, widths[1:]):
         layers += [nn.Linear(before, after), _activation(activation, after)]
@@ -65,12 +71,7 @@ def _activation(name: str, width: int) -> nn.Module:
         return Dice(width)
     if name == "bn_silu":
         return nn.Sequential(nn.BatchNorm1d(width), nn.SiLU())
-    known = {"sigmoid": nn.Sigmoid, "relu": nn.ReLU, "prelu": nn.PReLU}
-    if name not in known:
-        raise ValueError(
-            f"activation must be 'dice', 'bn_silu' or one of {sorted(known)}, got {name!r}"
-        )
-    return known[name]()
+    return {"sigmoid": nn.Sigmoid, "relu": nn.ReLU, "prelu": nn.PReLU}[name]()
 
 
 class TargetAttention(nn.Module):

@@ -73,12 +73,14 @@ class Search:
 class Experiment:
     """Everything that an experiment runs, checked.
 
-    base: the method that others are compared with. datasets: settings by name; splits: eval_args
+    base: the method that others are compared with. measured: the one that the report is about,
+    "" for the one that is called MARS. datasets: settings by name; splits: eval_args
     by name. groups: in the order in which they are run. content: all of it as YAML holds it.
     """
 
     name: str
     base: str
+    measured: str
     settings: Mapping[str, Any]
     datasets: Mapping[str, Mapping[str, Any]]
     splits: Mapping[str, Mapping[str, Any]]
@@ -117,6 +119,11 @@ def read_experiment(content: Mapping[str, Any], name: str = "experiment") -> Exp
     }
     base = content.get("base", next(iter(methods)))
     reader.known("base", [base], methods)
+    measured = content.get("measured", "")
+    if "measured" in content:
+        reader.known("measured", [measured], methods)
+    if measured == base:
+        raise ValueError(f"measured must be another method than base, got {measured} for both")
     for method in methods.values():
         if method.like is not None:
             reader.known(f"methods.{method.name}.like", [method.like], methods)
@@ -133,6 +140,7 @@ def read_experiment(content: Mapping[str, Any], name: str = "experiment") -> Exp
     return Experiment(
         name=reader.name(content.get("name", name)),
         base=base,
+        measured=measured,
         settings=reader.settings("settings", content.get("settings", {})),
         datasets=datasets,
         splits=splits,
@@ -148,7 +156,8 @@ class _Reader:
     """Parts of an experiment's YAML, each checked as it is read."""
 
     KEYS = (
-        *("name", "base", "settings", "datasets", "splits", "methods", "groups", "seeds", "search"),
+        *("name", "base", "measured", "settings", "datasets", "splits", "methods", "groups"),
+        *("seeds", "search"),
     )
 
     def __init__(self, content: Mapping[str, Any]) -> None:

@@ -124,7 +124,7 @@ def test_one_record_is_enough(tmp_path):
     write_paper_report(write(tmp_path, record(method="DIN", test={"auc": None})))
     _, text = text_of(tmp_path)
     assert "No conclusion" in text
-    assert "No setting has records of a method called MARS yet" in text
+    assert "No setting has records of the measured method yet" in text
     assert text.count("Nothing recorded yet.") == 5
     assert "n/a (scores not kept): the gain by history length" in text
     assert not (tmp_path / "significance.json").exists()

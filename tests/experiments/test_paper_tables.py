@@ -6,7 +6,7 @@ import math
 
 import numpy as np
 import pytest
-from paper_records import CONFIG, record, runs, write
+from paper_records import CONFIG, SEEDS, record, runs, write
 from scipy import stats
 
 from recbole_mars.data import InteractionLog
@@ -15,6 +15,7 @@ from recbole_mars.experiments.paper_report.comparisons import ablations, best_ba
 from recbole_mars.experiments.paper_report.resampling import Resampled
 from recbole_mars.experiments.paper_report.results import read_results
 from recbole_mars.experiments.paper_report.sensitivity import sensitivity
+from recbole_mars.experiments.paper_report.summary import summary
 from recbole_mars.experiments.paper_report.table import NO_SCORES, Table, to_csv, to_markdown
 from recbole_mars.experiments.tables import number
 
@@ -116,6 +117,27 @@ def test_best_baseline_by_hand(tmp_path):
     # Table 2 of the paper: MARS 0.7813, the best baseline on ML-1M is CMRSI with 0.7798.
     assert (row["paper_baseline"], row["paper_difference"]) == ("CMRSI", 0.0015)
     assert table.parts[0].rows[0][-1] == "+0.0015 (CMRSI)"
+
+
+def test_another_method_can_be_the_measured_one(tmp_path):
+    spec = {
+        "base": "DIN",
+        "measured": "mine",
+        "datasets": {"ml-1m": {}},
+        "splits": {"leave-one-out": {"split": {"LS": "valid_and_test"}}},
+        "methods": {name: {} for name in ("DIN", "CMR", "MARS", "mine")},
+        "seeds": list(SEEDS),
+    }
+    records = [*runs("DIN"), *runs("CMR", 0.01), *runs("MARS", -0.01), *runs("mine", 0.02)]
+    table = made(tmp_path, best_baselines, *records, spec=spec)
+    (row,) = table.rows
+    assert (row["method"], row["difference"]) == ("mine", pytest.approx(0.01))
+    assert "paper_baseline" not in row  # the paper's difference is that of its own method
+    papers = {
+        row["method"]: row.get("paper_auc") for row in made(tmp_path, overall, spec=spec).rows
+    }
+    assert papers == {"DIN": 0.7772, "CMR": 0.7754, "MARS": 0.7813, "mine": None}
+    assert "mine is +10.00 % RelaImpr over DIN" in summary(read_results(tmp_path))[1]
 
 
 def test_the_papers_column_is_dropped_where_it_would_be_empty(tmp_path):

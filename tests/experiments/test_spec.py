@@ -110,6 +110,8 @@ def test_extends(tmp_path):
         ({"methods": {"a": {}, "b": {"like": "a"}, "c": {"like": "b"}}}, "not like another"),
         ({"methods": {"a": {"seeds": [7]}}}, r"must be among seeds, \[2020, 2021\], got \[7\]"),
         ({"methods": {"a": {"datasets": ["x"]}}}, "methods.a.datasets: x is not defined"),
+        ({"measured": "MRAS"}, "measured: MRAS is not defined, only DIN, MARS; did you mean MARS"),
+        ({"measured": "DIN"}, "measured must be another method than base, got DIN for both"),
         ({"base": "DNI"}, "base: DNI is not defined, only DIN, MARS; did you mean DIN"),
         ({"seeds": []}, "seeds must be a list of different whole numbers"),
         ({"seeds": [1, 1]}, "seeds must be a list of different whole numbers"),

@@ -40,11 +40,10 @@ _LEAVE_ONE_OUT = ("leaveoneout", "loo", "ls", "lsvalidandtest", "validandtest")
 
 def overall(results: Results, resampled: Resampled) -> Table:
     """Table 2: every method against the base."""
-    base, measured = results.base, results.measured
+    base = results.base
 
     def paper(setting: Setting, method: str) -> PaperResult | None:
-        row = {base: "BaseModel", measured: "MARS"}.get(method)
-        row = row or published.BASELINES.get(compact(method), "")
+        row = "BaseModel" if method == base else published.METHODS.get(compact(method), "")
         return published.overall_result(setting.dataset, row)
 
     title = f"Table 2: all methods against {base}"
@@ -54,13 +53,14 @@ def overall(results: Results, resampled: Resampled) -> Table:
 def ablations(results: Results, resampled: Resampled) -> Table:
     """Table 3: what the measured method is without its parts, and with other decisions."""
     measured = results.measured
+    is_papers = published.METHODS.get(compact(measured)) == "MARS"
 
     def paper(setting: Setting, method: str) -> PaperResult | None:
         key = results.changed_key(setting, method, measured)
         if key is not None and results.value_of(setting, method, key) is not False:
             return None
         row = "MARS" if method == measured else published.ABLATIONS.get(key or "", "")
-        return published.ablation_result(setting.dataset, row)
+        return published.ablation_result(setting.dataset, row) if is_papers else None
 
     title = f"Table 3: ablations and decisions, against {measured}"
     return comparison(results, "table-3", title, "table-3", measured, resampled, paper)
@@ -107,10 +107,11 @@ def best_baselines(results: Results, resampled: Resampled) -> Table:
         row = compared(results, setting, measured, best, resampled)
         row["baseline_valid_auc"] = results.summary(setting, best, "valid_auc").mean
         printed = published.best_baseline(setting.dataset) if _in_paper(setting) else None
-        mars = published.overall_result(setting.dataset, "MARS")
-        if printed and mars:
+        row_there = published.METHODS.get(compact(measured), "")
+        there = published.overall_result(setting.dataset, row_there)
+        if printed and there:
             row["paper_baseline"] = printed[0]
-            row["paper_difference"] = round(mars.auc - printed[1].auc, 4)
+            row["paper_difference"] = round(there.auc - printed[1].auc, 4)
         rows.append(row)
     _correct(rows)
     header = ["setting", "best baseline", "its validation AUC", "RelaImpr", "difference [95 %]"]

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 __all__ = [
     "ABLATIONS",
     "BASELINES",
+    "METHODS",
     "PaperResult",
     "ablation_result",
     "best_baseline",
@@ -70,6 +71,7 @@ BASELINES = {
     "coserec": "CoSeRec",
     "basrec": "BASRec",
 }
+METHODS = {**BASELINES, "mars": "MARS"}
 # Settings of ours that, switched off, are a row of Table 3.
 ABLATIONS = {"mars_use_text": "w/o txt", "mars_use_image": "w/o img", "mars_use_stein": "w/o stein"}
 

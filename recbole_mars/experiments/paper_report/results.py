@@ -44,9 +44,9 @@ class Gain(NamedTuple):
 class Results:
     """Records with what is known of their plan.
 
-    base: the method that all gains refer to. measured: the method of the paper, "" if it was not
-    run. order: all methods, as tables list them. wanted: seeds by setting and method. trials: of
-    the search for hyper-parameters, 0 if there was none. folder: as it was given. planned: what
+    base: the method that all gains refer to. measured: the method that is judged, "" if it was
+    not run. order: all methods, as tables list them. wanted: seeds by setting and method. trials:
+    of the search for hyper-parameters, 0 if there was none. folder: as it was given. planned: what
     spec.yaml fixes by setting and method, without what its search chooses.
     """
 
@@ -152,6 +152,7 @@ def read_results(folder: Path) -> Results:
     plan = load_experiment(spec) if spec.is_file() else None
     seen = dict.fromkeys(record.method for record in records)
     listed = list(plan.methods) if plan else []
+    named = (plan.measured if plan else "") or _MEASURED
     usual = (name for name in seen if compact(name) in _BASES)
     base = plan.base if plan and plan.base in seen else next(usual, "")
     if not base:
@@ -165,7 +166,7 @@ def read_results(folder: Path) -> Results:
         folder=folder,
         records=tuple(sorted(records, key=lambda record: _place(plan, record.setting))),
         base=base,
-        measured=next((name for name in seen if compact(name) == _MEASURED), ""),
+        measured=next((name for name in seen if compact(name) == compact(named)), ""),
         order=tuple(dict.fromkeys([base, *listed, *others])),
         wanted=_wanted(plan) if plan else _alike(records),
         trials=plan.search.trials if plan and plan.search else 0,

@@ -22,8 +22,11 @@ def summary(results: Results) -> list[str]:
     settings = [s for s in results.settings() if measured and measured in results.methods(s)]
     settings = [s for s in settings if base in results.methods(s)]
     if not settings:
-        missing = f"{measured} and {base}" if measured else "a method called MARS"
-        return [f"No setting has records of {missing} yet: nothing can be said of the method."]
+        missing = f"{measured} and {base}" if measured else "the measured method"
+        return [
+            f"No setting has records of {missing} yet: nothing can be said of the method that is "
+            "measured (the one called MARS, or what spec.yaml names as `measured`)."
+        ]
     gains = {setting: results.gain(setting, measured, base) for setting in settings}
     counts = {"better": 0, "worse": 0, "open": 0, "undefined": 0}
     for gain in gains.values():
@@ -140,7 +143,7 @@ def reproduction(results: Results) -> list[tuple[str, str]]:
     for (dataset, fingerprint), count in sorted(data.items()):
         found.append((f"data of {dataset}", f"{fingerprint or 'unknown'} ({_runs(count)})"))
     if results.trials:
-        said = f"{results.trials} trials for each method, judged on the validation set"
+        said = f"{results.trials} trials planned for each method, judged on the validation set"
         found.append(("search", said))
     return found
 
