@@ -2,6 +2,6 @@
 
 __version__ = "0.1.0"
 
-from recbole_mars.plugin import MARS, MARSAlign, MultimodalDataset
+from recbole_mars.plugin import DMAE, MARS, MARSAlign, MultimodalDataset
 
-__all__ = ["MARS", "MARSAlign", "MultimodalDataset", "__version__"]
+__all__ = ["DMAE", "MARS", "MARSAlign", "MultimodalDataset", "__version__"]

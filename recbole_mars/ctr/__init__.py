@@ -2,21 +2,28 @@
 
 from recbole_mars.ctr.contrastive import ContrastiveObjective, ContrastiveSettings, info_nce
 from recbole_mars.ctr.din import DIN, DINSettings, History
+from recbole_mars.ctr.dmae import DMAE, DMAESettings
 from recbole_mars.ctr.layers import Dice, FieldEmbedding, TargetAttention, mlp
 from recbole_mars.ctr.mixup import MixupObjective, MixupSettings
 from recbole_mars.ctr.objectives import Objective, TrainingBatch
+from recbole_mars.ctr.prediction import Prediction
+from recbole_mars.ctr.similarities import Modality
 
 __all__ = [
     "DIN",
+    "DMAE",
     "ContrastiveObjective",
     "ContrastiveSettings",
     "DINSettings",
+    "DMAESettings",
     "Dice",
     "FieldEmbedding",
     "History",
     "MixupObjective",
     "MixupSettings",
+    "Modality",
     "Objective",
+    "Prediction",
     "TargetAttention",
     "TrainingBatch",
     "info_nce",

@@ -14,7 +14,15 @@ from torch import Tensor, nn
 from recbole_mars.ctr.pair_scores import Workspace, pair_scores
 from recbole_mars.ctr.weighted_sum import weighted_sum
 
-__all__ = ["ACTIVATIONS", "Dice", "FieldEmbedding", "TargetAttention", "distinct", "mlp"]
+__all__ = [
+    "ACTIVATIONS",
+    "Dice",
+    "FieldEmbedding",
+    "TargetAttention",
+    "distinct",
+    "mlp",
+    "softmax_within",
+]
 
 
 ACTIVATIONS = ("dice", "bn_silu", "relu", "prelu", "sigmoid")
@@ -115,7 +123,7 @@ class TargetAttention(nn.Module):
         scores = self._scores(targets, behaviours, target_of[sample_of], behaviour_of)
         scores = scores * targets.shape[1] ** -0.5
         if self.softmax:
-            scores = _softmax_within(scores, sample_of, len(lengths))
+            scores = softmax_within(scores, sample_of, len(lengths))
         return weighted_sum(scores, behaviours, behaviour_of, sample_of, len(lengths))
 
     def _scores(
@@ -146,7 +154,7 @@ def distinct(codes: Tensor, n: int) -> tuple[Tensor, Tensor]:
     return torch.unique(codes, return_inverse=True)
 
 
-def _softmax_within(scores: Tensor, group: Tensor, groups: int) -> Tensor:
+def softmax_within(scores: Tensor, group: Tensor, groups: int) -> Tensor:
     """Softmax over each group. scores: (M,). group: (M,) int64 in 0..groups-1."""
     highest = scores.new_zeros(groups).scatter_reduce(
         0, group, scores.detach(), "amax", include_self=False

@@ -12,13 +12,14 @@ check_versions()
 
 from recbole_mars.plugin.dataset import MultimodalDataset  # noqa: E402
 from recbole_mars.plugin.metrics import UserAUC  # noqa: E402
-from recbole_mars.plugin.models import MARS, MARSAlign  # noqa: E402
+from recbole_mars.plugin.models import DMAE, MARS, MARSAlign  # noqa: E402
 from recbole_mars.plugin.registry import register  # noqa: E402
 from recbole_mars.plugin.trainer import MARSAlignTrainer, MARSTrainer  # noqa: E402
 
 register()
 
 __all__ = [
+    "DMAE",
     "MARS",
     "MARSAlign",
     "MARSAlignTrainer",

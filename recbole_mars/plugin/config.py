@@ -20,6 +20,8 @@ from recbole.config import Config
 from recbole.utils import InputType
 
 __all__ = [
+    "CTR_MODELS",
+    "FEATURE_MODELS",
     "OBJECTIVES",
     "OUR_MODELS",
     "asks_for_us",
@@ -33,7 +35,9 @@ __all__ = [
     "properties_folder",
 ]
 
-OUR_MODELS = ("MARS", "MARSAlign")
+CTR_MODELS = ("MARS", "DMAE")  # built on MultimodalDataset and one DIN
+OUR_MODELS = (*CTR_MODELS, "MARSAlign")
+FEATURE_MODELS = ("DMAE", "MARSAlign")  # that read item features whatever the augmentation
 OBJECTIVES = ("cl4srec", "coserec", "basrec")  # augmentations that add a loss to MARS's
 
 
@@ -86,7 +90,9 @@ def internal_defaults(
     if not ours and not asks_for_us(external):
         return {}
     defaults = {**keys}
-    for name in (f"model/{model}.yaml", f"dataset/{dataset}.yaml"):
+    # A model's own file says what differs from MARS's.
+    base = ["model/MARS.yaml"] if model in CTR_MODELS else []
+    for name in (*base, f"model/{model}.yaml", f"dataset/{dataset}.yaml"):
         defaults.update({k: v for k, v in _read(name).items() if ours or k in keys})
     if not ours and needs_stage_one(external.get("augmentation", "none")):
         labelled = _read("model/MARS.yaml")

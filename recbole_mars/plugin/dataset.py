@@ -19,7 +19,12 @@ from recbole_mars.augmentation import Augmenter
 from recbole_mars.data import TEST, TRAIN, VALID, HistoryIndex, InteractionLog
 from recbole_mars.plugin.agreement import prepare_agreement
 from recbole_mars.plugin.catalogue import ItemCatalogue, ItemFeatures
-from recbole_mars.plugin.config import data_folder, needs_stage_one
+from recbole_mars.plugin.config import (
+    CTR_MODELS,
+    FEATURE_MODELS,
+    data_folder,
+    needs_stage_one,
+)
 from recbole_mars.plugin.histories import PHASE_NAMES, Histories, phases_of_first_rows
 from recbole_mars.plugin.log_rows import HistoryLengths, LogRows, RowNumbers
 from recbole_mars.plugin.prepared import KeptPreparation
@@ -75,7 +80,7 @@ class MultimodalDataset(KeptPreparation, FlatReading, VectorizedSplits, Sequenti
 
     @staticmethod
     def _uses_features(config: Config) -> bool:
-        if needs_stage_one(config["augmentation"]) or config["model"] == "MARSAlign":
+        if needs_stage_one(config["augmentation"]) or config["model"] in FEATURE_MODELS:
             return True
         return bool(config["mars_agreement"]) and ItemCatalogue.is_asked_for(config)
 
@@ -95,9 +100,10 @@ class MultimodalDataset(KeptPreparation, FlatReading, VectorizedSplits, Sequenti
         for key, values in allowed.items():
             if config[key] not in values:
                 raise ValueError(f"{key} must be one of {values}, got {config[key]!r}")
-        if config["mars_agreement"] and config["model"] != "MARS":
+        if config["mars_agreement"] and config["model"] not in CTR_MODELS:
             raise ValueError(
-                f"mars_agreement is for model MARS, got {config['model']}; set it to False"
+                f"mars_agreement is for {', '.join(CTR_MODELS)}, got model {config['model']}; "
+                "set it to False"
             )
         if config["benchmark_filename"] is not None:
             raise ValueError(
@@ -280,6 +286,8 @@ class MultimodalDataset(KeptPreparation, FlatReading, VectorizedSplits, Sequenti
         for feature in (self.user_feat, self.item_feat):
             for name in feature if feature is not None else ():
                 digest.update(name.encode() + feature[name].numpy().tobytes())
+        if self.config["model"] in FEATURE_MODELS:
+            digest.update(self.item_features().fingerprint().encode())
         if self.histories.agreement is not None:
             digest.update(self.histories.agreement.tobytes())
         if self.histories.augmenter is not None:

@@ -2,68 +2,25 @@
 
 from __future__ import annotations
 
-import hashlib
-from abc import ABC, abstractmethod
-from typing import Any
-
 import numpy as np
 import torch
 from recbole.config import Config
 from recbole.data.interaction import Interaction
-from recbole.model.abstract_recommender import SequentialRecommender
-from recbole.utils import FeatureType, InputType
-from torch import Tensor, nn
+from torch import Tensor
 
+from recbole_mars import ctr
 from recbole_mars.alignment import AlignmentExport, export_embeddings
-from recbole_mars.ctr import DIN, FieldEmbedding, History, TrainingBatch
-from recbole_mars.plugin.dataset import (
-    AGREEMENT_FIELD,
-    BORROWED_FIELD,
-    RATE_FIELD,
-    VIEW_PREFIXES,
-    MultimodalDataset,
-)
-from recbole_mars.plugin.settings import din_settings, training_objective
+from recbole_mars.ctr import DIN, TrainingBatch
+from recbole_mars.plugin.ctr_model import CTRModel, SequenceModel
+from recbole_mars.plugin.dataset import RATE_FIELD, VIEW_PREFIXES, MultimodalDataset
+from recbole_mars.plugin.modalities import item_modalities
+from recbole_mars.plugin.settings import din_settings, dmae_settings, training_objective
 from recbole_mars.plugin.stage_one import alignment_network
 
-__all__ = ["MARS", "MARSAlign"]
+__all__ = ["DMAE", "MARS", "MARSAlign"]
 
 
-class _CTRModel(SequentialRecommender, ABC):
-    """A sequential CTR model with labels: binary cross-entropy over logits of the target."""
-
-    input_type = InputType.POINTWISE
-
-    def __init__(self, config: Config, dataset: MultimodalDataset) -> None:
-        super().__init__(config, dataset)
-        if not isinstance(dataset, MultimodalDataset):
-            raise TypeError(
-                f"{type(self).__name__} needs a MultimodalDataset, got {type(dataset).__name__}; "
-                "make it with recbole.data.create_dataset(config)"
-            )
-        self.label_field = config["LABEL_FIELD"]
-        self.label_list_field = self.label_field + config["LIST_SUFFIX"]
-        self.history_labels = bool(config["history_labels"])
-        self.loss = nn.BCEWithLogitsLoss()
-        # A checkpoint indexes its embeddings by internal ids, which another data set numbers anew.
-        self.register_buffer("data_fingerprint", _ids_fingerprint(dataset))
-        self.register_load_state_dict_pre_hook(_refuse_other_data)
-
-    @abstractmethod
-    def logits(self, interaction: Interaction) -> Tensor:
-        """Logits of the targets, (B,)."""
-
-    def calculate_loss(self, interaction: Interaction) -> Tensor:
-        return self.loss(self.logits(interaction), interaction[self.label_field].float())
-
-    def predict(self, interaction: Interaction) -> Tensor:
-        return torch.sigmoid(self.logits(interaction))
-
-    def _labels(self, interaction: Interaction, prefix: str = "") -> Tensor | None:
-        return interaction[prefix + self.label_list_field] if self.history_labels else None
-
-
-class MARS(_CTRModel):
+class MARS(SequenceModel):
     """MARS, stage 2: DIN over histories that borrow from similar high-active users.
 
     Stage 1 (alignment) and retrieval run before its first epoch, see MARSTrainer. With
@@ -73,21 +30,8 @@ class MARS(_CTRModel):
 
     def __init__(self, config: Config, dataset: MultimodalDataset) -> None:
         super().__init__(config, dataset)
-        size = config["embedding_size"]
-        items = FieldEmbedding(self.n_items, size, **_columns(dataset, dataset.iid_field))
-        columns = _columns(dataset, dataset.uid_field)
-        use_id = bool(config["mars_use_user_id"])
-        users = None
-        if use_id or any(columns.values()):
-            users = FieldEmbedding(dataset.user_num, size, use_id=use_id, **columns)
-        self.din = DIN(items, users, din_settings(config))
-        self.agreement = bool(config["mars_agreement"])
+        self.din = DIN(*self.embeddings(config, dataset), din_settings(config))
         self.objective = training_objective(config)
-        if config["mars_precision"] == "bfloat16" and _lacks_bfloat16(config["device"]):
-            self.logger.warning(
-                "mars_precision: bfloat16 is slower than float32 on this processor, which has no "
-                "instructions for it (AMX or AVX512-BF16)"
-            )
 
     def logits(self, interaction: Interaction) -> Tensor:
         return self._score(interaction)[0]
@@ -101,37 +45,40 @@ class MARS(_CTRModel):
             return loss
         first, second = VIEW_PREFIXES
         batch = TrainingBatch(
-            self._history(interaction),
+            self.history(interaction),
             interaction[self.ITEM_ID],
             interaction[self.USER_ID],
             labels,
-            (self._history(interaction, first), self._history(interaction, second)),
+            (self.history(interaction, first), self.history(interaction, second)),
             (interaction[first + RATE_FIELD], interaction[second + RATE_FIELD]),
-            self._context(interaction),
+            self.context(interaction),
         )
         return loss + self.objective(self.din, batch, interest, target)
 
     def _score(self, interaction: Interaction) -> tuple[Tensor, Tensor, Tensor]:
         """Logits (B,), and interest and target vectors (B, D)."""
-        history = self._history(interaction)
+        history = self.history(interaction)
         interest, target = self.din.interest(history, interaction[self.ITEM_ID])
-        user, context = interaction[self.USER_ID], self._context(interaction)
+        user, context = interaction[self.USER_ID], self.context(interaction)
         return self.din.logits(interest, target, user, context), interest, target
 
-    def _context(self, interaction: Interaction) -> Tensor | None:
-        return interaction[AGREEMENT_FIELD] if self.agreement else None
 
-    def _history(self, interaction: Interaction, prefix: str = "") -> History:
-        """The history of each sample, or one of its views; a view is marked as all its own."""
-        items = interaction[prefix + self.ITEM_SEQ]
-        lengths = interaction[prefix + self.ITEM_SEQ_LEN]
-        borrowed = torch.zeros_like(lengths) if prefix else interaction[BORROWED_FIELD]
-        position = torch.arange(items.shape[1], device=items.device)
-        mask = position < lengths.unsqueeze(1)
-        return History(items, mask, self._labels(interaction, prefix), borrowed)
+class DMAE(SequenceModel):
+    """DMAE: a DIN that also reads how alike target and behaviours are in text and image.
+
+    See recbole_mars.ctr.DMAE.
+    """
+
+    def __init__(self, config: Config, dataset: MultimodalDataset) -> None:
+        super().__init__(config, dataset)
+        items, users = self.embeddings(config, dataset)
+        modalities = item_modalities(config, dataset)
+        self.network = ctr.DMAE(
+            items, users, modalities, din_settings(config), dmae_settings(config)
+        )
 
 
-class MARSAlign(_CTRModel):
+class MARSAlign(CTRModel):
     """MARS, stage 1, as a CTR model of its own (eq. 12): the alignment network's score.
 
     Trained causally, all targets of a user in one pass, by MARSAlignTrainer; what it learns is
@@ -170,53 +117,4 @@ class MARSAlign(_CTRModel):
             max_length=self.max_seq_length,
             device=self.device,
             progress=False,
-        )
-
-
-def _lacks_bfloat16(device: torch.device) -> bool:
-    names = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
-    answers = [getattr(torch.cpu, name)() for name in names if hasattr(torch.cpu, name)]
-    return device.type == "cpu" and bool(answers) and not any(answers)
-
-
-def _columns(dataset: MultimodalDataset, id_field: str) -> dict[str, Any]:
-    """Side features of items or users, as FieldEmbedding takes them."""
-    feature = dataset.item_feat if id_field == dataset.iid_field else dataset.user_feat
-    groups: dict[str, dict[str, Tensor]] = {"tokens": {}, "token_lists": {}, "numbers": {}}
-    for name in feature if feature is not None else ():
-        kind = dataset.field2type[name]
-        if name == id_field:
-            continue
-        if kind == FeatureType.TOKEN:
-            groups["tokens"][name] = feature[name]
-        elif kind == FeatureType.TOKEN_SEQ:
-            groups["token_lists"][name] = feature[name]
-        elif kind == FeatureType.FLOAT and feature[name].dim() == 1:
-            groups["numbers"][name] = feature[name]
-        elif kind == FeatureType.FLOAT:  # numerical_features: (value, 1), discretised (1, bucket)
-            if name in (dataset.config["discretization"] or {}):
-                groups["tokens"][name] = feature[name][:, 1].long()
-            else:
-                groups["numbers"][name] = feature[name][:, 0]
-        else:
-            raise ValueError(
-                f"side feature {name} is a float_seq, which a DIN field cannot hold; take it out "
-                "of load_col, and give vectors as text_features or image_features"
-            )
-    return groups
-
-
-def _ids_fingerprint(dataset: MultimodalDataset) -> Tensor:
-    digest = hashlib.sha256(dataset.dataset_name.encode())
-    for field in (dataset.uid_field, dataset.iid_field):
-        digest.update("\n".join(map(str, dataset.field2id_token[field])).encode())
-    return torch.tensor(list(digest.digest()[:16]), dtype=torch.uint8)
-
-
-def _refuse_other_data(model: nn.Module, state: dict[str, Any], prefix: str, *_: Any) -> None:
-    found = state.get(f"{prefix}data_fingerprint")
-    if found is not None and not torch.equal(found.cpu(), model.data_fingerprint.cpu()):  # type: ignore[arg-type]
-        raise ValueError(
-            "the checkpoint was trained on another data set, or on other users and items of it; "
-            "load it with the dataset, data_path and filters that it was trained with"
         )

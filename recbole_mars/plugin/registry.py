@@ -56,7 +56,8 @@ def register() -> None:
         setattr(module, name, getattr(models, name))
         sys.modules[path] = module
         setattr(dataset_module, f"{name}Dataset", CTRDataset)
-        setattr(trainer_package, f"{name}Trainer", getattr(trainer, f"{name}Trainer"))
+        kind = trainer.MARSAlignTrainer if name == "MARSAlign" else trainer.MARSTrainer
+        setattr(trainer_package, f"{name}Trainer", kind)
     AUGMENTERS.update({"mars": prepare_retrieval, **HEURISTICS, **VIEW_AUGMENTERS})
     tell_epochs(trainer_module.Trainer)
     register_metrics()

@@ -23,6 +23,7 @@ from recbole_mars.ctr import (
     ContrastiveObjective,
     ContrastiveSettings,
     DINSettings,
+    DMAESettings,
     MixupObjective,
     MixupSettings,
     Objective,
@@ -38,6 +39,7 @@ __all__ = [
     "cmrsi_settings",
     "coserec_settings",
     "din_settings",
+    "dmae_settings",
     "donor_time",
     "feature_settings",
     "is_temporal",
@@ -104,6 +106,23 @@ _DIN = {
     "dropout": "mars_dropout",
     "precision": "mars_precision",
     "history_labels": "history_labels",
+}
+
+_DMAE = {
+    "width": "dmae_width",
+    "buckets": "dmae_buckets",
+    "base": "dmae_base",
+    "ages": "MAX_ITEM_LIST_LENGTH",
+    "times": "dmae_times",
+    "levels": "dmae_levels",
+    "mask": "dmae_mask",
+    "weight": "dmae_lambda",
+    "output": "dmae_decoder",
+    "scale": "similarity_scale",
+    "blend": "dmae_use_similarity_embedding",
+    "use_time": "dmae_use_time",
+    "use_fusion": "dmae_use_fusion",
+    "use_decoder": "dmae_use_decoder",
 }
 
 _CONTRASTIVE = {
@@ -214,6 +233,13 @@ def din_settings(config: Config) -> DINSettings:
     marked = config["mars_mark_borrowed"] and config["augmentation"] != "none"
     width = len(AGREEMENT_COLUMNS) if config["mars_agreement"] else 0
     return _build(DINSettings, _DIN, config, mark_borrowed=marked, context_width=width)
+
+
+def dmae_settings(config: Config) -> DMAESettings:
+    """What DMAE adds to a DIN."""
+    window = config["dmae_window"]
+    window = config["dmae_levels"] if window is None else window  # as the paper chooses it
+    return _build(DMAESettings, _DMAE, config, window=window)
 
 
 def training_objective(config: Config) -> Objective | None:

@@ -39,6 +39,7 @@ from recbole_mars.retrieval import DonorPool
 
 __all__ = [
     "align",
+    "aligned_items",
     "alignment_network",
     "prepare_retrieval",
     "retrieval_inputs",
@@ -82,6 +83,29 @@ def align(
         + f"; kept in {folder}"
     )
     return history
+
+
+def aligned_items(
+    dataset: MultimodalDataset, config: Config, features: ItemFeatures
+) -> tuple[np.ndarray, np.ndarray]:
+    """Item embeddings (I, D) of stage 1 (MARS, eq. 11), trained or found on disk; who has one (I,).
+
+    In a distributed run the first process trains and the others wait.
+    """
+    network = alignment_network(config, dataset.item_num, features)
+    nothing = np.zeros(0, dtype=np.int64)
+    with first_process_first():
+        align(dataset, config, network, features)
+    exported = export_embeddings(
+        network,
+        dataset.log,
+        nothing,
+        nothing,
+        max_length=config["MAX_ITEM_LIST_LENGTH"],
+        device=config["device"],
+        progress=False,
+    )
+    return exported.item_embeddings, exported.item_seen
 
 
 def prepare_retrieval(dataset: MultimodalDataset, config: Config) -> RetrievedAugmenter:

@@ -17,8 +17,9 @@ from recbole.trainer import Trainer
 
 from recbole_mars import __version__
 from recbole_mars.plugin.batches import replace_lists
+from recbole_mars.plugin.ctr_model import SequenceModel
 from recbole_mars.plugin.distributed import first_process_first
-from recbole_mars.plugin.models import MARS, MARSAlign
+from recbole_mars.plugin.models import MARSAlign
 from recbole_mars.plugin.stage_one import align
 
 __all__ = ["MARSAlignTrainer", "MARSTrainer"]
@@ -59,7 +60,7 @@ class MARSTrainer(_OurTrainer):
     is not.
     """
 
-    model: MARS
+    model: SequenceModel
     start_epoch: int
 
     def fit(
@@ -98,6 +99,8 @@ class MARSTrainer(_OurTrainer):
             lock.release()
 
     def _train_epoch(self, train_data: Any, epoch_idx: int, *args: Any, **options: Any) -> Any:
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.learning_rate * self.config["learning_rate_decay"] ** epoch_idx
         if self._saves_state and epoch_idx > 0:
             self._save_state(epoch_idx)
         return super()._train_epoch(train_data, epoch_idx, *args, **options)

@@ -9,6 +9,7 @@ from typing import Any
 
 from recbole.config import Config
 
+from recbole_mars.plugin.config import CTR_MODELS
 from recbole_mars.plugin.dataset import MultimodalDataset
 from recbole_mars.plugin.settings import (
     agreement_settings,
@@ -18,6 +19,7 @@ from recbole_mars.plugin.settings import (
     cmrsi_settings,
     coserec_settings,
     din_settings,
+    dmae_settings,
     donor_time,
     feature_settings,
     is_temporal,
@@ -64,8 +66,10 @@ def check_values(config: Config) -> None:
     donor_time(config, is_temporal(config))
     model, augmentation = config["model"], config["augmentation"]
     builders = list(_AUGMENTATIONS.get(augmentation, ()))
-    if model == "MARS":
+    if model in CTR_MODELS:
         builders += [din_settings, training_objective]
+    if model == "DMAE":
+        builders.append(dmae_settings)
     if model == "MARSAlign":
         builders += [alignment_settings, training_settings]
     if config["mars_agreement"]:
@@ -85,6 +89,9 @@ def _check_training(config: Config) -> None:
         value = config[key]
         if value is not None and (not _is(value, Integral) or value < 1):
             raise ValueError(f"{key} must be a whole number >= 1, got {value!r}")
+    decay = config["learning_rate_decay"]
+    if decay <= 0 or decay > 1:
+        raise ValueError(f"learning_rate_decay must lie in (0, 1], got {decay}")
     rate = config["learning_rate"]
     if not _is(rate, Real) or rate <= 0 or not isfinite(rate):
         raise ValueError(f"learning_rate must be a number > 0, got {rate!r}")

@@ -19,6 +19,7 @@ from recbole_mars.plugin.settings import (
     cmr_settings,
     cmrsi_settings,
     din_settings,
+    dmae_settings,
     random_seq_settings,
     random_settings,
     reppad_settings,
@@ -37,6 +38,7 @@ BUILDERS = {
     "cmr": cmr_settings,
     "cmrsi": cmrsi_settings,
     "agreement": agreement_settings,
+    "dmae": dmae_settings,
 }
 # key: a value that is not the default, and what it changes
 KEYS: dict[str, tuple[Any, set[str]]] = {
@@ -81,8 +83,22 @@ KEYS: dict[str, tuple[Any, set[str]]] = {
     "cmrsi_substitute": (0.7, {"cmrsi.substitute"}),
     "cmrsi_insert": (0.7, {"cmrsi.insert"}),
     "history_labels": (True, {"alignment.history_labels", "din.history_labels"}),
-    "MAX_ITEM_LIST_LENGTH": (7, {"training.max_length", "retrieval.max_length"}),
+    "MAX_ITEM_LIST_LENGTH": (7, {"training.max_length", "retrieval.max_length", "dmae.ages"}),
     "seed": (7, {"training.seed", "agreement.seed"}),
+    "similarity_scale": ("quantile", {"dmae.scale"}),
+    "dmae_width": (6, {"dmae.width"}),
+    "dmae_buckets": (7, {"dmae.buckets"}),
+    "dmae_base": (7.0, {"dmae.base"}),
+    "dmae_times": (7, {"dmae.times"}),
+    "dmae_levels": (7, {"dmae.levels", "dmae.window"}),
+    "dmae_window": (7, {"dmae.window"}),
+    "dmae_mask": (0.7, {"dmae.mask"}),
+    "dmae_lambda": (0.7, {"dmae.weight"}),
+    "dmae_decoder": ("sigmoid", {"dmae.output"}),
+    "dmae_use_similarity_embedding": (False, {"dmae.blend"}),
+    "dmae_use_time": (False, {"dmae.use_time"}),
+    "dmae_use_fusion": (False, {"dmae.use_fusion"}),
+    "dmae_use_decoder": (False, {"dmae.use_decoder"}),
     "mars_agreement_factors": (7, {"agreement.factors"}),
     "mars_agreement_length": (7, {"agreement.max_length"}),
 }
@@ -93,6 +109,7 @@ ELSEWHERE = {
     "mars_high_share",
     "mars_candidates",
     "mars_index_rerank",
+    "mars_use_aligned",
     "mars_use_user_id",
 }
 
@@ -118,7 +135,7 @@ def test_a_key_changes_its_setting_only(key, empty_cwd):
 
 def test_no_key_is_forgotten():
     known = yaml.safe_load((properties_folder() / "overall.yaml").read_text())
-    ours = ("mars_", "random_", "reppad_", "cmr_", "cmrsi_")
+    ours = ("mars_", "random_", "reppad_", "cmr_", "cmrsi_", "similarity_", "dmae_")
     assert {key for key in known if key.startswith(ours)} == ELSEWHERE | {
         key for key in KEYS if key.startswith(ours)
     }

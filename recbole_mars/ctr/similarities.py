@@ -1,0 +1,152 @@
+"""How alike targets and behaviours are in a modality: frozen vectors, compared by cosine.
+
+Dimension letters: B batch, L history length, M real behaviours of the batch, I items, V width of a
+modality's vectors.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from recbole_mars.ctr.din import History
+
+__all__ = ["ItemSimilarities", "Modality", "Similarities"]
+
+_TABLE_BYTES = 1 << 29  # of all items' similarities, kept up to this size
+_PIECE = 1 << 21  # numbers gathered at once
+CASES = 4  # of a behaviour: its label, and whether it is borrowed
+SCALES = ("cosine", "quantile")
+_SAMPLE = 1 << 20  # pairs that quantiles are taken of
+
+
+class Modality(NamedTuple):
+    """Frozen vectors of all items by id, row 0 padding. vectors: (I, V). present: (I,) bool."""
+
+    name: str
+    vectors: np.ndarray
+    present: np.ndarray
+
+
+class Similarities(NamedTuple):
+    """Behaviours whose similarity to the target is known, those of sample 0 first.
+
+    values: (N,) in [0, 1]. sample_of: (N,) int64, ascending. age: (N,) int64, 0 for the latest
+    behaviour of the whole history. case: (N,) int64, label + 2 · (whether it is borrowed), each 0
+    where it is not given. size: number of samples B.
+    """
+
+    values: Tensor
+    sample_of: Tensor
+    age: Tensor
+    case: Tensor
+    size: int
+
+    def counts(self) -> Tensor:
+        """Known behaviours of each sample, (B,) int64."""
+        return torch.bincount(self.sample_of, minlength=self.size)
+
+
+class ItemSimilarities(nn.Module):
+    """(cos + 1) / 2 of targets and behaviours in one modality (DMAE, §4.1.1).
+
+    Behaviours without this modality, and all where the target lacks it, are left out: a missing
+    modality is no behaviour, rather than one of middling similarity.
+
+    scale: "cosine" as printed, or "quantile", the share of all pairs of items that are less alike:
+    cosines of one encoder often fill a small part of their range, and those of two encoders
+    different ones.
+
+    Nothing here is trained, and a checkpoint leaves it out. Up to 2^29 bytes, the similarities of
+    all pairs are computed at the first call and kept, in half precision; with more items, those of
+    a batch are computed as they come.
+
+    Raises ValueError for an unknown scale.
+    """
+
+    vectors: Tensor
+    present: Tensor
+    table: Tensor
+    knots: Tensor
+
+    def __init__(self, modality: Modality, scale: str = "cosine") -> None:
+        super().__init__()
+        if scale not in SCALES:
+            raise ValueError(f"scale must be one of {', '.join(SCALES)}, got {scale!r}")
+        vectors = torch.from_numpy(np.asarray(modality.vectors, dtype=np.float32))
+        present = torch.from_numpy(np.array(modality.present, dtype=bool))
+        self.complete = bool(present[1:].all())
+        self.register_buffer("vectors", nn.functional.normalize(vectors, dim=1), persistent=False)
+        self.register_buffer("present", present, persistent=False)
+        self.register_buffer("table", torch.empty(0), persistent=False)
+        knots = self._quantiles() if scale == "quantile" else torch.empty(0)
+        self.register_buffer("knots", knots, persistent=False)
+
+    def forward(self, history: History, target_item: Tensor) -> Similarities:
+        """history: of B samples. target_item: (B,)."""
+        mask = history.mask
+        lengths = mask.sum(1)
+        order = mask.cumsum(1)
+        sample_of, place = mask.nonzero(as_tuple=True)
+        items = history.items[sample_of, place]
+        age = lengths[sample_of] - order[sample_of, place]
+        case = _cases(history)[sample_of, place]
+        if not self.complete:
+            known = self.present[items] & self.present[target_item][sample_of]
+            items, sample_of, age, case = (x[known] for x in (items, sample_of, age, case))
+        values = self._of_pairs(target_item[sample_of], items)
+        return Similarities(values, sample_of, age, case, len(target_item))
+
+    @torch.no_grad()
+    def _of_pairs(self, first: Tensor, second: Tensor) -> Tensor:
+        n_items = len(self.vectors)
+        if 2 * n_items**2 > _TABLE_BYTES:
+            return self._compute(first, second)
+        if self.table.numel() == 0:
+            rows = max(1, _PIECE // n_items)
+            pieces = [self._scaled(piece @ self.vectors.T) for piece in self.vectors.split(rows)]
+            self.table = torch.cat([piece.half() for piece in pieces]).flatten()
+        return self.table[first * n_items + second].to(self.vectors.dtype)
+
+    def _compute(self, first: Tensor, second: Tensor) -> Tensor:
+        size = max(1, _PIECE // self.vectors.shape[1])
+        cosines = [
+            (self.vectors[a] * self.vectors[b]).sum(1)
+            for a, b in zip(first.split(size), second.split(size))
+        ]
+        return self._scaled(torch.cat(cosines))
+
+    def _scaled(self, cosines: Tensor) -> Tensor:
+        if self.knots.numel():
+            places = torch.searchsorted(self.knots, cosines.contiguous())
+            return places.to(cosines.dtype) / len(self.knots)
+        return ((cosines + 1) / 2).clamp(0, 1)
+
+    def _quantiles(self) -> Tensor:
+        """Cosines below which equal shares of all pairs of different items lie, (1000,)."""
+        items = self.present.nonzero().squeeze(1)
+        items = items[items > 0]
+        if len(items) < 2:
+            return torch.zeros(1)
+        generator = torch.Generator().manual_seed(0)
+        first = torch.randint(len(items), (_SAMPLE,), generator=generator)
+        step = torch.randint(1, len(items), (_SAMPLE,), generator=generator)
+        second = (first + step) % len(items)
+        size = max(1, _PIECE // self.vectors.shape[1])
+        pairs = zip(items[first].split(size), items[second].split(size))
+        cosines = torch.cat([(self.vectors[a] * self.vectors[b]).sum(1) for a, b in pairs])
+        return torch.quantile(cosines, (torch.arange(1000) + 0.5) / 1000)
+
+
+def _cases(history: History) -> Tensor:
+    """Label + 2 · origin of each behaviour, (B, L) int64; 0 where neither is given."""
+    cases = torch.zeros_like(history.items)
+    if history.labels is not None:
+        cases = cases + (history.labels > 0)
+    if history.borrowed is not None:
+        place = torch.arange(cases.shape[1], device=cases.device)
+        cases = cases + 2 * (place < history.borrowed.unsqueeze(1))
+    return cases

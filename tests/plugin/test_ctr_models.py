@@ -1,0 +1,138 @@
+"""What every CTR model of ours keeps to, by name and through RecBole."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from recbole.config import Config
+from recbole.data import create_dataset, data_preparation
+from recbole.data.interaction import Interaction
+from recbole.quick_start import run_recbole
+from recbole.utils import get_model
+
+from recbole_mars.evaluation import auc
+from recbole_mars.plugin.config import CTR_MODELS, FEATURE_MODELS
+from recbole_mars.plugin.quick_start import load_data_and_model
+
+AUGMENTATIONS = ("none", "mars", "cmr", "reppad")
+MULTIMODAL = [name for name in CTR_MODELS if name in FEATURE_MODELS]
+
+
+@pytest.fixture
+def small(tiny):
+    return {**tiny, "augmentation": "none", "epochs": 1, "dmae_width": 4, "mars_align_epochs": 1}
+
+
+def made(settings, name):
+    """The model before training, its training batches and its test batches."""
+    config = Config(name, "world", config_dict={**settings, "history_labels": True})
+    torch.manual_seed(0)
+    train, _, test = data_preparation(config, create_dataset(config))
+    return get_model(name)(config, train._dataset), train, test
+
+
+def padded(batch, model, more):
+    """The same histories with more padding behind them."""
+    found = Interaction(dict(batch.interaction))
+    for name in (model.ITEM_SEQ, model.label_list_field):
+        found[name] = torch.nn.functional.pad(batch[name], (0, more))
+    return found
+
+
+@pytest.mark.parametrize("name", CTR_MODELS)
+def test_padding_and_company_move_no_logit(small, name):
+    model, _, test = made(small, name)
+    model.eval()
+    batch = next(iter(test))[0]
+    with torch.no_grad():
+        together = model.predict(batch)
+        alone = torch.cat([model.predict(batch[i : i + 1]) for i in range(len(batch))])
+        torch.testing.assert_close(alone, together)
+        torch.testing.assert_close(model.predict(padded(batch, model, 3)), together)
+
+
+@pytest.mark.parametrize("name", CTR_MODELS)
+def test_what_lies_under_the_padding_is_not_read(small, name):
+    model, _, test = made(small, name)
+    model.eval()
+    batch = next(iter(test))[0]
+    before = model.predict(batch)
+    places = torch.arange(batch[model.ITEM_SEQ].shape[1])
+    unreal = places >= batch[model.ITEM_SEQ_LEN].unsqueeze(1)
+    assert unreal.any()
+    batch[model.ITEM_SEQ][unreal] = 7
+    batch[model.label_list_field][unreal] = 1
+    torch.testing.assert_close(model.predict(batch), before)
+
+
+@pytest.mark.parametrize("name", CTR_MODELS)
+def test_gradients_reach_every_weight_and_no_feature(small, name):
+    model, train, _ = made(small, name)
+    features = {n: b.clone() for n, b in model.named_buffers() if n.endswith("vectors")}
+    assert bool(features) == (name in MULTIMODAL)
+    optimizer = torch.optim.Adam(model.parameters(), lr=0.1)
+    for batch in train:
+        model.calculate_loss(batch).backward()
+        optimizer.step()
+    idle = [n for n, p in model.named_parameters() if p.grad is None or not p.grad.any()]
+    assert idle == []
+    for n, b in model.named_buffers():
+        assert n not in features or (torch.equal(b, features[n]) and not b.requires_grad)
+
+
+@pytest.mark.parametrize("augmentation", AUGMENTATIONS)
+@pytest.mark.parametrize("name", CTR_MODELS)
+def test_every_augmentation(small, name, augmentation):
+    settings = {**small, "augmentation": augmentation, "mars_mark_borrowed": True}
+    result = run_recbole(name, "world", config_dict={**settings, "history_labels": True})
+    assert 0 < result["test_result"]["auc"] < 1
+
+
+@pytest.mark.parametrize("name", CTR_MODELS)
+@pytest.mark.parametrize("changes", [{"mars_agreement": True}, {"history_labels": False}])
+def test_agreement_and_plain_histories(small, name, changes):
+    result = run_recbole(name, "world", config_dict={**small, **changes})
+    assert 0 < result["test_result"]["auc"] < 1
+
+
+@pytest.mark.parametrize("name", CTR_MODELS)
+def test_a_checkpoint_gives_the_same_scores(small, name):
+    """And holds no features: the data set brings them."""
+    result = run_recbole(name, "world", config_dict=small)
+    (file,) = Path("saved").glob(f"{name}-*.pth")
+    state = torch.load(file, weights_only=False)["state_dict"]
+    assert not [key for key in state if key.endswith(("vectors", "table", "present"))]
+    _, model, _, _, _, test = load_data_and_model(str(file))
+    model.eval()
+    labels, scores = [], []
+    for batch, *_ in test:
+        labels.append(batch["label"].numpy())
+        scores.append(model.predict(batch).detach().numpy())
+    found = auc(np.concatenate(labels), np.concatenate(scores))
+    assert found == pytest.approx(result["test_result"]["auc"], abs=1e-4)
+
+
+@pytest.mark.parametrize("name", MULTIMODAL)
+@pytest.mark.parametrize(
+    "changes",
+    [{"mars_use_image": False}, {"mars_use_text": False}, {"mars_use_aligned": True}],
+)
+def test_any_modalities(small, name, changes):
+    result = run_recbole(name, "world", config_dict={**small, **changes})
+    assert 0 < result["test_result"]["auc"] < 1
+
+
+@pytest.mark.parametrize("name", MULTIMODAL)
+def test_missing_features_are_said_before_anything_runs(small, name):
+    without = {k: v for k, v in small.items() if k != "text_fields"}
+    with pytest.raises(ValueError, match="item text is needed: set text_fields"):
+        run_recbole(name, "world", config_dict=without)
+
+
+@pytest.mark.parametrize("name", CTR_MODELS)
+def test_same_seed_same_result(small, name):
+    first, again = (run_recbole(name, "world", config_dict=small)["test_result"] for _ in range(2))
+    assert first == again
