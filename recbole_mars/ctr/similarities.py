@@ -78,7 +78,7 @@ class ItemSimilarities(nn.Module):
             raise ValueError(f"scale must be one of {', '.join(SCALES)}, got {scale!r}")
         vectors = torch.from_numpy(np.asarray(modality.vectors, dtype=np.float32))
         present = torch.from_numpy(np.array(modality.present, dtype=bool))
-        self.complete = bool(present[1:].all())
+        present[0] = False  # a masked behaviour is of item 0
         self.register_buffer("vectors", nn.functional.normalize(vectors, dim=1), persistent=False)
         self.register_buffer("present", present, persistent=False)
         self.register_buffer("table", torch.empty(0), persistent=False)
@@ -94,8 +94,8 @@ class ItemSimilarities(nn.Module):
         items = history.items[sample_of, place]
         age = lengths[sample_of] - order[sample_of, place]
         case = _cases(history)[sample_of, place]
-        if not self.complete:
-            known = self.present[items] & self.present[target_item][sample_of]
+        known = self.present[items] & self.present[target_item][sample_of]
+        if not known.all():
             items, sample_of, age, case = (x[known] for x in (items, sample_of, age, case))
         values = self._of_pairs(target_item[sample_of], items)
         return Similarities(values, sample_of, age, case, len(target_item))
