@@ -22,7 +22,9 @@ class Impressions:
     """What a model said of each impression; every array is (T,).
 
     users: internal ids. groups: activity (0 low, 1 mid, 2 high). labels: 0 or 1. scores: predicted
-    probabilities. lengths: the user's own behaviours before it, borrowed ones not counted.
+    probabilities. lengths: the user's own behaviours before it, borrowed ones not counted. cold:
+    whether the target item was hardly met in training. requests: what was shown together, such as
+    a page view. The last two are None where they are not known.
     """
 
     users: np.ndarray
@@ -30,6 +32,8 @@ class Impressions:
     labels: np.ndarray
     scores: np.ndarray
     lengths: np.ndarray
+    cold: np.ndarray | None = None
+    requests: np.ndarray | None = None
 
     def rows(self, group: str) -> np.ndarray:
         """Mask of the impressions of "all", "low", "mid" or "high"."""
@@ -38,7 +42,9 @@ class Impressions:
         return self.groups == GROUP_NAMES.index(group)
 
     def metrics(self) -> dict[str, float]:
-        """auc, log_loss, auc_low, auc_mid, auc_high and user_auc, as far as they are defined.
+        """auc, log_loss, auc_low, auc_mid, auc_high, auc_cold, user_auc and request_auc.
+
+        Those that are not defined are left out.
 
         Raises ValueError for scores that are no probabilities.
         """
@@ -47,6 +53,9 @@ class Impressions:
             found[name] = auc(self.labels[mine], self.scores[mine])
         with suppress(UndefinedMetricError):  # as under leave-one-out, with one impression a user
             found["user_auc"] = user_auc(self.users, self.labels, self.scores)
+        if self.requests is not None:
+            with suppress(UndefinedMetricError):
+                found["request_auc"] = user_auc(self.requests, self.labels, self.scores)
         return found
 
     def intervals(self) -> dict[str, tuple[float, float]]:
@@ -60,4 +69,6 @@ class Impressions:
         """The AUCs that are defined, with the impressions that they are of."""
         names = {"all": "auc", **{group: f"auc_{group}" for group in GROUP_NAMES}}
         rows = {name: self.rows(group) for group, name in names.items()}
+        if self.cold is not None:
+            rows["auc_cold"] = self.cold.astype(bool)
         return {name: mine for name, mine in rows.items() if len(np.unique(self.labels[mine])) == 2}

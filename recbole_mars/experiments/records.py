@@ -24,7 +24,7 @@ from recbole_mars.data.files import write_whole
 from recbole_mars.evaluation import Impressions
 from recbole_mars.experiments.paper_report.statistics import dataset_statistics
 from recbole_mars.experiments.provenance import commit, machine
-from recbole_mars.experiments.score_files import COLUMNS, read_columns
+from recbole_mars.experiments.score_files import COLUMNS, OPTIONAL, read_columns
 from recbole_mars.plugin.run_inputs import RunInputs
 from recbole_mars.plugin.scored_run import ScoredRun
 
@@ -80,7 +80,9 @@ class Records:
     def write(self, stem: str, record: Mapping[str, Any], test: Impressions | None) -> None:
         """Keep a record and its scores, the record last: what has one is complete."""
         if test is not None:
-            columns = {name: getattr(test, name).astype(kind) for name, kind in COLUMNS.items()}
+            kinds = {**COLUMNS, **OPTIONAL}
+            known = {name: getattr(test, name) for name in kinds}
+            columns = {n: c.astype(kinds[n]) for n, c in known.items() if c is not None}
             packed = io.BytesIO()
             np.savez_compressed(packed, **columns)
             self._write(self._scores(stem), packed.getvalue())

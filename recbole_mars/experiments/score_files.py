@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-__all__ = ["COLUMNS", "read_columns"]
+__all__ = ["COLUMNS", "OPTIONAL", "read_columns"]
 
 COLUMNS = {
     "users": np.int32,
@@ -18,6 +18,7 @@ COLUMNS = {
     "scores": np.float32,
     "lengths": np.int32,
 }
+OPTIONAL = {"cold": np.int8, "requests": np.int64}  # missing where they were not known
 # Whatever zipfile and NumPy raise, depending on which byte is wrong.
 _DAMAGE = (
     *(OSError, ValueError, KeyError, EOFError, RuntimeError, NotImplementedError),
@@ -33,7 +34,7 @@ def read_columns(file: Path, needed: Iterable[str] = tuple(COLUMNS)) -> dict[str
     """
     try:
         with np.load(file, allow_pickle=False) as stored:
-            columns = {name: stored[name] for name in COLUMNS if name in stored.files}
+            columns = {name: stored[name] for name in (*COLUMNS, *OPTIONAL) if name in stored.files}
     except _DAMAGE as error:
         raise ValueError(f"{file} is damaged: {error}") from None
     except AttributeError:  # an .npy file's array
@@ -52,7 +53,7 @@ def read_columns(file: Path, needed: Iterable[str] = tuple(COLUMNS)) -> dict[str
         elif name == "lengths":
             sound, need = column >= 0, ">= 0"
         else:
-            known = {"labels": [0, 1], "groups": [0, 1, 2]}.get(name)
+            known = {"labels": [0, 1], "groups": [0, 1, 2], "cold": [0, 1]}.get(name)
             if known is None:
                 continue
             sound, need = np.isin(column, known), f"in {known}"

@@ -1,4 +1,4 @@
-"""Our metrics as RecBole's: UserAUC, and AUC and LogLoss by activity group."""
+"""Our metrics as RecBole's: AUC within users or requests, by activity group and of cold items."""
 
 from __future__ import annotations
 
@@ -11,8 +11,9 @@ from recbole.config import Config
 from recbole.data.interaction import Interaction
 from recbole.evaluator import Collector, register
 from recbole.evaluator.base_metric import LossMetric
+from recbole.utils import FeatureType
 
-from recbole_mars.data import InteractionLog
+from recbole_mars.data import TRAIN, InteractionLog
 from recbole_mars.evaluation import (
     UndefinedMetricError,
     activity_groups,
@@ -22,11 +23,21 @@ from recbole_mars.evaluation import (
 )
 from recbole_mars.plugin.distributed import gather_rows
 
-__all__ = ["MarsCollector", "UserAUC", "register_metrics", "user_groups"]
+__all__ = [
+    "MarsCollector",
+    "RequestAUC",
+    "UserAUC",
+    "cold_items",
+    "register_metrics",
+    "request_field",
+    "user_groups",
+]
 
 _USER, _ACTIVITY = "data.user_id", "data.activity"
+_REQUEST, _COLD = "data.request", "data.cold"
 # What a collector holds a row of for each one evaluated.
-_ROWS = ("rec.score", "data.label", _USER, "rec.items", "rec.topk", "rec.meanrank")
+_COLD_BELOW = 5  # interactions; where a built-in model's run does not name it
+_ROWS = ("rec.score", "data.label", _USER, _REQUEST, _COLD, "rec.items", "rec.topk", "rec.meanrank")
 
 
 def user_groups(log: InteractionLog, config: Config) -> np.ndarray:
@@ -43,7 +54,43 @@ def _shares(config: Config) -> dict[str, float]:
     return {name: config[key] for name, key in names.items() if config[key] is not None}
 
 
-class UserAUC(LossMetric):
+def cold_items(log: InteractionLog, config: Config) -> np.ndarray:
+    """Items with fewer than cold_item_interactions in training, (n_items,) bool."""
+    counts = np.bincount(log.items[log.phases == TRAIN], minlength=log.n_items)
+    least = config["cold_item_interactions"]
+    return counts < (_COLD_BELOW if least is None else least)
+
+
+def request_field(config: Config, dataset: Any) -> str:
+    """The column of the interactions that request_field names.
+
+    Raises ValueError if it is no column of tokens, or none is named.
+    """
+    name = config["request_field"]
+    if dataset.field2type.get(name) != FeatureType.TOKEN or name not in dataset.inter_feat:
+        raise ValueError(
+            f"request_field must name a token column of the interactions, got {name!r}, of "
+            f"{list(dataset.inter_feat)}; is it in load_col?"
+        )
+    return str(name)
+
+
+class _WithinAUC(LossMetric):
+    """AUC within each of some groups of impressions, averaged by their sizes."""
+
+    of = ""
+
+    def calculate_metric(self, dataobject: Any) -> dict[str, float]:
+        scores, labels = self.used_info(dataobject)
+        try:
+            value = user_auc_report(dataobject.get(self.of).numpy(), labels, scores).value
+        except UndefinedMetricError as error:
+            getLogger().warning(f"{type(self).__name__} is undefined here: {error}")
+            value = float("nan")
+        return {type(self).__name__.lower(): round(value, self.decimal_place)}
+
+
+class UserAUC(_WithinAUC):
     """AUC within each user, averaged by impressions (MARS, eq. 19), named userauc.
 
     Users whose impressions are all of one class are left out; if no user is left, as under
@@ -51,15 +98,17 @@ class UserAUC(LossMetric):
     """
 
     metric_need = ["rec.score", "data.label", _USER]  # noqa: RUF012 - RecBole's convention
+    of = _USER
 
-    def calculate_metric(self, dataobject: Any) -> dict[str, float]:
-        scores, labels = self.used_info(dataobject)
-        try:
-            value = user_auc_report(dataobject.get(_USER).numpy(), labels, scores).value
-        except UndefinedMetricError as error:
-            getLogger().warning(f"UserAUC is undefined here: {error}")
-            value = float("nan")
-        return {"userauc": round(value, self.decimal_place)}
+
+class RequestAUC(_WithinAUC):
+    """AUC within each request, averaged by impressions, named requestauc (DMAE's GAUC_pv).
+
+    request_field names the column that tells requests apart. Requests of one class are left out.
+    """
+
+    metric_need = ["rec.score", "data.label", _REQUEST]  # noqa: RUF012
+    of = _REQUEST
 
 
 class _GroupMetric(LossMetric):
@@ -78,6 +127,21 @@ class _GroupMetric(LossMetric):
         except UndefinedMetricError:  # one class only
             value = float("nan")
         return {self.key: round(value, self.decimal_place)}
+
+
+class AUCCold(LossMetric):
+    """AUC over the impressions of items hardly met in training, named auccold; see cold_items."""
+
+    metric_need = ["rec.score", "data.label", _COLD]  # noqa: RUF012
+
+    def calculate_metric(self, dataobject: Any) -> dict[str, float]:
+        scores, labels = self.used_info(dataobject)
+        mine = dataobject.get(_COLD).numpy().astype(bool)
+        try:
+            value = auc(labels[mine], scores[mine]) if mine.any() else float("nan")
+        except UndefinedMetricError:
+            value = float("nan")
+        return {"auccold": round(value, self.decimal_place)}
 
 
 class _GroupAUC(_GroupMetric):
@@ -103,7 +167,16 @@ class MarsCollector(Collector):
         self.learn_activity(train_data.dataset)
 
     def learn_activity(self, dataset: Any) -> None:
-        """Group the users of a training set (or of any split of ours) by their activity."""
+        """Group the users of a training set (or of any split of ours) by their activity.
+
+        And learn from it which items are cold, and what tells requests apart.
+        """
+        if self.register.need(_REQUEST):
+            self._request_field = request_field(self.config, dataset)
+        if self.register.need(_COLD):
+            if not hasattr(dataset, "log"):
+                raise ValueError("AUCCold needs a data set of ours; set any of our keys")
+            self._cold = torch.from_numpy(cold_items(dataset.log, self.config))
         if not self.register.need(_ACTIVITY):
             return
         if hasattr(dataset, "log"):
@@ -124,6 +197,11 @@ class MarsCollector(Collector):
         super().eval_batch_collect(scores_tensor, interaction, positive_u, positive_i)
         if self.register.need(_USER):
             self.data_struct.update_tensor(_USER, interaction[self.config["USER_ID_FIELD"]])
+        if self.register.need(_REQUEST):
+            self.data_struct.update_tensor(_REQUEST, interaction[self._request_field])
+        if self.register.need(_COLD):
+            items = interaction[self.config["ITEM_ID_FIELD"]].cpu()
+            self.data_struct.update_tensor(_COLD, self._cold[items].long())
 
     def get_data_struct(self) -> Any:
         if self.register.need(_ACTIVITY) and _ACTIVITY not in self.data_struct:
@@ -134,8 +212,9 @@ class MarsCollector(Collector):
         if not self.config["single_spec"]:
             gather_rows(self.data_struct, _ROWS)
         struct = super().get_data_struct()
-        if _USER in self.data_struct:
-            del self.data_struct[_USER]
+        for name in (_USER, _REQUEST, _COLD):
+            if name in self.data_struct:
+                del self.data_struct[name]
         return struct
 
 
@@ -155,7 +234,10 @@ def _group_metrics() -> dict[str, type[LossMetric]]:
 
 def register_metrics() -> None:
     """Add our metrics to RecBole's tables, and the collector that feeds them to its trainer."""
-    ours: dict[str, Any] = {"UserAUC": UserAUC, **_group_metrics()}
+    ours: dict[str, Any] = {
+        **{"UserAUC": UserAUC, "RequestAUC": RequestAUC, "AUCCold": AUCCold},
+        **_group_metrics(),
+    }
     for name, metric in ours.items():
         lower = name.lower()
         register.metrics_dict[lower] = metric

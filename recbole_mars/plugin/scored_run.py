@@ -18,7 +18,7 @@ from recbole.utils import get_model, get_trainer, init_logger, init_seed
 from recbole_mars.data import InteractionLog
 from recbole_mars.evaluation import Impressions
 from recbole_mars.plugin.dataset import ROW_FIELD
-from recbole_mars.plugin.metrics import user_groups
+from recbole_mars.plugin.metrics import cold_items, request_field, user_groups
 from recbole_mars.plugin.peak_memory import peak_memory_mb, reset_peak_memory
 
 __all__ = ["ScoredRun", "scored_run"]
@@ -139,12 +139,15 @@ def _digest(dataset: str, settings: Mapping[str, Any]) -> str:
 @torch.inference_mode()
 def _score(network: Any, data: Any, groups: np.ndarray, config: Config) -> Impressions:
     network.eval()
-    columns: dict[str, list[np.ndarray]] = {"users": [], "labels": [], "scores": [], "rows": []}
+    fields = {"users": config["USER_ID_FIELD"], "labels": config["LABEL_FIELD"], "rows": ROW_FIELD}
+    fields["items"] = config["ITEM_ID_FIELD"]
+    if config["request_field"] is not None:
+        fields["requests"] = request_field(config, data._dataset)
+    columns: dict[str, list[np.ndarray]] = {name: [] for name in ("scores", *fields)}
     for interaction, *_ in data:
         columns["scores"].append(network.predict(interaction.to(config["device"])).cpu().numpy())
-        columns["users"].append(interaction[config["USER_ID_FIELD"]].cpu().numpy())
-        columns["labels"].append(interaction[config["LABEL_FIELD"]].cpu().numpy())
-        columns["rows"].append(interaction[ROW_FIELD].cpu().numpy())
+        for name, field in fields.items():
+            columns[name].append(interaction[field].cpu().numpy())
     joined = {name: np.concatenate(parts) for name, parts in columns.items()}
     return Impressions(
         users=joined["users"],
@@ -152,4 +155,6 @@ def _score(network: Any, data: Any, groups: np.ndarray, config: Config) -> Impre
         labels=joined["labels"],
         scores=joined["scores"],
         lengths=data._dataset.histories.index.lengths(joined["rows"]),
+        cold=cold_items(data._dataset.log, config)[joined["items"]],
+        requests=joined.get("requests"),
     )

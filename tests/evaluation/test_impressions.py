@@ -1,5 +1,6 @@
 """Metrics of scored impressions, by hand, and left out where they are undefined."""
 
+import dataclasses
 import math
 
 import numpy as np
@@ -31,6 +32,16 @@ def test_metrics_by_hand():
     assert metrics == {}  # nobody is mid-active
     assert found.rows("low").tolist() == [True] * 3 + [False] * 2
     assert found.rows("all").all()
+
+
+def test_cold_items_and_requests_by_hand():
+    known = {"cold": np.array([1, 1, 0, 0, 0], dtype=bool), "requests": np.array([5, 6, 5, 6, 6])}
+    columns = [1, 2, 3, 4, 5], [0] * 5, [1, 0, 0, 1, 0], [0.5, 0.25, 0.75, 0.5, 0.5]
+    metrics = dataclasses.replace(impressions(*columns), **known).metrics()
+    assert metrics["auc_cold"] == 1.0
+    # 5: the click at 0.5 below 0.75. 6: the click at 0.5 above 0.25 and even with 0.5.
+    assert metrics["request_auc"] == pytest.approx((2 * 0 + 3 * 0.75) / 5)
+    assert not {"auc_cold", "request_auc"} & set(impressions(*columns).metrics())
 
 
 def test_undefined_metrics_are_left_out():

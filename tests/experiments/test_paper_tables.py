@@ -215,6 +215,15 @@ def test_activity_by_hand(tmp_path):
     assert table.parts[0].rows[1][1:4] == ["0.7000 (+0.0000)", "0.6500 (+0.0300, p 0.035)", "n/a"]
 
 
+def test_cold_items_stand_beside_activity_where_they_are_known(tmp_path):
+    tests = [{"auc": 0.7}, {"auc": 0.7, "auc_cold": 0.6}]
+    records = [record(method=m, test=t) for m, t in zip(("DIN", "MARS"), tests)]
+    (part,) = made(tmp_path, studies.activity, *records, scores=False).parts
+    assert (part.header[-1], part.rows[1][-1]) == ("cold items", "0.6000")
+    (part,) = made(tmp_path / "b", studies.activity, records[0], scores=False).parts
+    assert part.header[-1] == "high-active"
+
+
 def test_costs_are_told_relative_to_the_base(tmp_path):
     slow = {"seconds": {"total": 150.0}, "peak_memory_mb": 500.0}
     table = made(tmp_path, studies.costs, *runs("DIN"), *runs("MARS", **slow), scores=False)

@@ -8,6 +8,7 @@ import pytest
 import torch
 from recbole.evaluator.collector import DataStruct
 from recbole.evaluator.register import metrics_dict, smaller_metrics
+from recbole.quick_start import run_recbole
 
 from recbole_mars.evaluation import auc, log_loss, user_auc
 from recbole_mars.plugin.metrics import MarsCollector
@@ -16,6 +17,8 @@ CONFIG = {"metric_decimal_place": 12}
 USERS = np.array([1, 1, 2, 2, 3, 3, 3, 1])
 LABELS = np.array([1, 0, 0, 1, 1, 1, 0, 0], dtype=np.float32)
 SCORES = np.array([0.9, 0.2, 0.6, 0.4, 0.3, 0.7, 0.5, 0.95])
+REQUESTS = np.array([7, 7, 7, 8, 8, 9, 9, 9])
+COLD = np.array([1, 1, 0, 0, 1, 1, 0, 0])
 GROUPS = np.array([-1, 0, 1, 2])  # of users 0 to 3
 
 
@@ -26,6 +29,8 @@ def calculate(name, users=USERS, labels=LABELS, scores=SCORES, groups=GROUPS):
         "data.label": labels,
         "data.user_id": users,
         "data.activity": groups,
+        "data.request": REQUESTS,
+        "data.cold": COLD,
     }
     for key, column in columns.items():
         data.set(key, torch.from_numpy(column))
@@ -36,6 +41,16 @@ def calculate(name, users=USERS, labels=LABELS, scores=SCORES, groups=GROUPS):
 
 def test_user_auc():
     assert calculate("UserAUC") == pytest.approx(user_auc(USERS, LABELS, SCORES))
+
+
+def test_request_auc_ranks_within_requests():
+    # 7: 0.9 above 0.2 and 0.6. 8: both are clicks. 9: 0.7 above 0.5, below 0.95.
+    assert calculate("RequestAUC") == pytest.approx((3 * 1 + 3 * 0.5) / 6)
+
+
+def test_cold_items_alone():
+    # Clicks at 0.9, 0.3, 0.7, the other at 0.2.
+    assert calculate("AUCCold") == 1.0
 
 
 @pytest.mark.parametrize(("group", "name"), [(0, "Low"), (1, "Mid"), (2, "High")])
@@ -73,3 +88,25 @@ def test_models_on_recbole_data_get_the_configured_shares(share, low):
     collector.register = SimpleNamespace(need=lambda key: key == "data.activity")
     collector.learn_activity(dataset)
     assert np.flatnonzero(collector.data_struct.get("data.activity").numpy() == 0).tolist() == low
+
+
+def test_requests_and_cold_items_through_recbole(tiny):
+    """Users as requests: RequestAUC is UserAUC. With a bar above all counts every item is cold."""
+    settings = {
+        **tiny,
+        "augmentation": "none",
+        "epochs": 1,
+        "eval_args": {"split": {"RS": [6, 2, 2]}, "group_by": "user", "order": "TO"},
+        "metrics": ["AUC", "UserAUC", "RequestAUC", "AUCCold"],
+        "request_field": "user_id",
+        "cold_item_interactions": 10_000,
+    }
+    found = run_recbole("MARS", "world", config_dict=settings)["test_result"]
+    assert found["requestauc"] == found["userauc"] > 0
+    assert found["auccold"] == found["auc"]
+    warm = {**settings, "cold_item_interactions": 0, "request_field": "rating"}
+    with pytest.raises(ValueError, match="request_field must name a token column"):
+        run_recbole("MARS", "world", config_dict=warm)
+    warm["metrics"] = ["AUC", "AUCCold"]
+    found = run_recbole("MARS", "world", config_dict=warm)["test_result"]
+    assert math.isnan(found["auccold"])

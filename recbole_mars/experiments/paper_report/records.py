@@ -17,7 +17,10 @@ from recbole_mars.experiments.score_files import read_columns
 
 __all__ = ["METRICS", "RunRecord", "Setting", "read_records"]
 
-METRICS = ("auc", "log_loss", "auc_low", "auc_mid", "auc_high", "user_auc")
+METRICS = (
+    *("auc", "log_loss", "auc_low", "auc_mid", "auc_high", "auc_cold"),
+    *("user_auc", "request_auc"),
+)
 
 
 class Setting(NamedTuple):

@@ -52,13 +52,16 @@ def data_sets(results: Results) -> Table:
 
 
 def activity(results: Results) -> Table:
-    """AUC of low-, mid- and high-active users, against the base."""
+    """AUC of low-, mid- and high-active users, and of cold items, against the base."""
     rows, parts = [], []
     for setting in results.settings("table-2"):
         lines: list[list[str]] = []
-        for method in results.methods(setting, "table-2"):
+        methods = results.methods(setting, "table-2")
+        cold = [results.summary(setting, method, "auc_cold").n for method in methods]
+        shown = {**GROUPS, **({"auc_cold": "cold items"} if any(cold) else {})}
+        for method in methods:
             line = [method]
-            for metric, users in GROUPS.items():
+            for metric, users in shown.items():
                 reached = results.summary(setting, method, metric)
                 gain = results.gain(setting, method, results.base, metric)
                 found = gain.tested
@@ -83,7 +86,7 @@ def activity(results: Results) -> Table:
                     cell += (p_cell(found.p_value) if found.p_value < 0.05 else "") + ")"
                 line.append(cell)
             lines.append(line)
-        parts.append(Part(str(setting), ["AUC of", *GROUPS.values()], lines))
+        parts.append(Part(str(setting), ["AUC of", *shown.values()], lines))
     note = (
         f"In brackets the difference to {results.base} over shared seeds, with p where it is "
         "below 0.05 (paired t-test, not corrected). Users are grouped by training behaviours."
