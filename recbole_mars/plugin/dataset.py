@@ -41,6 +41,7 @@ __all__ = [
     "CTRDataset",
     "DIENMultimodalDataset",
     "MultimodalDataset",
+    "TargetDataset",
 ]
 
 ROW_FIELD = "log_row"  # the target's row in the interaction log
@@ -322,6 +323,23 @@ class CTRDataset(MultimodalDataset):
     """The data set for our own models."""
 
     lean = True
+
+
+class TargetDataset(MultimodalDataset):
+    """The data set for RecBole's context models: the same targets and splits, without histories."""
+
+    def __init__(self, config: Config) -> None:
+        defaults = {"MAX_ITEM_LIST_LENGTH": 1, "ITEM_LIST_LENGTH_FIELD": "item_length"}
+        for key, value in defaults.items():
+            if config[key] is None:
+                config[key] = value
+        super().__init__(config)
+
+    def _aug_presets(self) -> None:
+        """No lists, which a context model would embed."""
+
+    def _add_histories(self, batch: Interaction) -> None:
+        pass
 
 
 class DIENMultimodalDataset(MultimodalDataset):

@@ -87,6 +87,11 @@ def _extend_config() -> None:
                     f"augmentation changes histories, and {model} reads none; set it to none, or "
                     "take a sequential model"
                 )
+            if model_class.type == ModelType.CONTEXT and "augmentation" in external:
+                # To be compared with models of histories: on their targets and splits.
+                defaults = internal_defaults(model, model_class, dataset, external)
+                self.internal_config_dict.update(defaults)
+                serve_builtin(model, reads_histories=False)
             return  # our keys, in a file that several models share, mean nothing to it
         asked = external.get("augmentation")
         if asked in OBJECTIVES and not issubclass(model_class, models.MARS):

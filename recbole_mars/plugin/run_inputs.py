@@ -85,7 +85,10 @@ def run_inputs(dataset: str, settings: Mapping[str, Any]) -> RunInputs:
             "name one of our keys, such as augmentation: none"
         )
     if config["mars_theta"] is None:
-        raise ValueError(f"model must be a sequential one, got {model}, which reads no histories")
+        raise ValueError(
+            f"model must be a sequential one, or a context model with augmentation: none, "
+            f"got {model}"
+        )
     check_values(config)
     folder = Path(data_folder(config))
     files = sorted(file for file in folder.glob(f"{dataset}.*") if file.is_file())

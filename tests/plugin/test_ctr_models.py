@@ -15,6 +15,7 @@ from recbole.utils import get_model
 
 from recbole_mars.evaluation import auc
 from recbole_mars.plugin.config import CTR_MODELS, FEATURE_MODELS
+from recbole_mars.plugin.dataset import ROW_FIELD
 from recbole_mars.plugin.quick_start import load_data_and_model
 
 AUGMENTATIONS = ("none", "mars", "cmr", "reppad")
@@ -136,3 +137,24 @@ def test_missing_features_are_said_before_anything_runs(small, name):
 def test_same_seed_same_result(small, name):
     first, again = (run_recbole(name, "world", config_dict=small)["test_result"] for _ in range(2))
     assert first == again
+
+
+@pytest.mark.parametrize("name", ["FM", "WideDeep"])
+def test_context_models_of_recbole_join_on_the_same_targets(small, name):
+    labelled = {
+        "threshold": {"rating": 4},
+        "train_neg_sample_args": None,
+        "eval_args": {"split": {"LS": "valid_and_test"}, "order": "TO", "mode": "labeled"},
+        "metrics": ["AUC", "AUCLow", "LogLoss"],
+        "valid_metric": "AUC",
+    }
+    config = Config(name, "world", config_dict={**small, **labelled})
+    train, _, test = (
+        loader._dataset for loader in data_preparation(config, create_dataset(config))
+    )
+    _, ours, ours_test = made(small, "MARS")
+    for theirs, mine in ((train, ours._dataset), (test, ours_test._dataset)):
+        assert sorted(theirs.inter_feat[ROW_FIELD]) == sorted(mine.inter_feat[ROW_FIELD])
+    assert not [field for field in train.fields() if field.endswith("_list")]
+    result = run_recbole(name, "world", config_dict={**small, **labelled})
+    assert 0 < result["test_result"]["auc"] < 1
