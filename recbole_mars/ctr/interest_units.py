@@ -68,10 +68,10 @@ class GRUInterest(nn.Module):
     """The last state of a GRU over the history, whatever the target (Hidasi et al., ICLR 2016).
 
     z = s(W_z x + U_z h), r = s(W_r x + U_r h), c = tanh(W x + U (r · h)), h' = (1 - z) h + z c
-    (eq. 2-5), one layer, which the paper found best; torch has biases, applies r after U, and calls
-    1 - z what is z here. As a peer in CTR prediction (DMAE, §5.2) it leaves out what ranks all
-    items: scores of every item, ranking losses, sessions side by side as batches. The state is as
-    wide as an item vector, so that the final network can multiply it by the target. An empty
+    (eq. 2-5), one layer, which the paper found best. In torch there are biases, r comes after U,
+    and z is what 1 - z is here. As a peer in CTR prediction (DMAE, §5.2) it leaves out what ranks
+    all items: scores of every item, ranking losses, sessions side by side as batches. The state is
+    as wide as an item vector, so that the final network can multiply it by the target. An empty
     history gives zeros, the state that a GRU begins with.
     """
 

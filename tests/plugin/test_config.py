@@ -158,7 +158,16 @@ def test_several_candidates(empty_cwd):
     assert built(mars_index_storage="int8", mars_index_rerank=9)["retrieval.rerank"] == 9
 
 
-@pytest.mark.parametrize(("key", "value"), [("cmr_mask", 1.5), ("random_items", -1)])
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("cmr_mask", 1.5),
+        ("random_items", -1),
+        ("simtier_tiers", 0),
+        ("bst_heads", 0),
+        ("bst_dropout", 1.0),
+    ],
+)
 def test_errors_name_the_key(empty_cwd, key, value):
     with pytest.raises(ValueError, match=f"^{key} must"):
         built(**{key: value})
