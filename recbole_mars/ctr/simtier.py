@@ -37,7 +37,7 @@ class SimTierSettings:
 
 
 class SimTier(nn.Module):
-    """A DIN whose final network also reads log(1 + number of behaviours) in each tier (§4).
+    """A DIN whose final network also reads log(1 + number of behaviours) in each tier.
 
     The similarity of a behaviour and the target is cut into tiers of equal width, and the numbers
     in them are a vector of the user's interest in the target, one a modality.
