@@ -2,6 +2,25 @@
 
 __version__ = "0.1.0"
 
-from recbole_mars.plugin import DMAE, MARS, MARSAlign, MultimodalDataset
+from recbole_mars.plugin import (
+    BST,
+    DMAE,
+    MARS,
+    AveragePooling,
+    GRU4RecCTR,
+    MARSAlign,
+    MultimodalDataset,
+    SimTier,
+)
 
-__all__ = ["DMAE", "MARS", "MARSAlign", "MultimodalDataset", "__version__"]
+__all__ = [
+    "BST",
+    "DMAE",
+    "MARS",
+    "AveragePooling",
+    "GRU4RecCTR",
+    "MARSAlign",
+    "MultimodalDataset",
+    "SimTier",
+    "__version__",
+]

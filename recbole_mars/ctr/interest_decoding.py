@@ -28,8 +28,7 @@ def interest_distribution(similarities: Similarities, times: int, levels: int) -
     sample_of = similarities.sample_of
     place = torch.arange(len(sample_of), device=sample_of.device) - starts[sample_of]
     time = place * times // counts[sample_of]
-    level = (similarities.values * levels).ceil().long().clamp(1, levels) - 1
-    cell = (sample_of * times + time) * levels + level
+    cell = (sample_of * times + time) * levels + similarities.levels(levels)
     cells = torch.bincount(cell, minlength=similarities.size * times * levels)
     return cells.view(similarities.size, -1) / counts.clamp(min=1).unsqueeze(1)
 

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from recbole_mars.ctr.pair_scores import Workspace, pair_scores
-from recbole_mars.ctr.weighted_sum import weighted_sum
+from recbole_mars.ctr.weighted_sum import samples_of, weighted_sum
 
 __all__ = [
     "ACTIVATIONS",
@@ -118,8 +118,7 @@ class TargetAttention(nn.Module):
         each sample's target. behaviour_of: (M,) int64. lengths: (B,) int64, their sum is M.
         Returns each user's interest in the target, (B, D); zeros for an empty history.
         """
-        samples = torch.arange(len(lengths), device=lengths.device)
-        sample_of = samples.repeat_interleave(lengths, output_size=len(behaviour_of))
+        sample_of = samples_of(lengths, len(behaviour_of))
         scores = self._scores(targets, behaviours, target_of[sample_of], behaviour_of)
         scores = scores * targets.shape[1] ** -0.5
         if self.softmax:

@@ -49,6 +49,10 @@ class Similarities(NamedTuple):
         """Known behaviours of each sample, (B,) int64."""
         return torch.bincount(self.sample_of, minlength=self.size)
 
+    def levels(self, number: int) -> Tensor:
+        """Which interval each value lies in, (N,) int64: [0, 1/n] or ((j - 1)/n, j/n]."""
+        return (self.values * number).ceil().long().clamp(1, number) - 1
+
 
 class ItemSimilarities(nn.Module):
     """(cos + 1) / 2 of targets and behaviours in one modality (DMAE, §4.1.1).

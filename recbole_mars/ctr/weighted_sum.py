@@ -12,10 +12,26 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-__all__ = ["weighted_sum"]
+__all__ = ["mean_of_samples", "samples_of", "weighted_sum"]
 
 _PIECE = {"cpu": 1 << 19}  # numbers gathered at once, 2 MB in float32: they stay in the cache
 _PIECE_ELSEWHERE = 1 << 27
+
+
+def samples_of(lengths: Tensor, number: int) -> Tensor:
+    """The sample that each behaviour belongs to, (M,). lengths: (B,). number: their sum, M."""
+    samples = torch.arange(len(lengths), device=lengths.device)
+    return samples.repeat_interleave(lengths, output_size=number)
+
+
+def mean_of_samples(behaviours: Tensor, behaviour_of: Tensor, lengths: Tensor) -> Tensor:
+    """Mean of each sample's behaviours, (B, D), zeros for none.
+
+    behaviours: (K, D). behaviour_of: (M,) int64, those of sample 0 first. lengths: (B,) int64.
+    """
+    sample_of = samples_of(lengths, len(behaviour_of))
+    shares = (1 / lengths.clamp(min=1).to(behaviours.dtype))[sample_of]
+    return weighted_sum(shares, behaviours, behaviour_of, sample_of, len(lengths))
 
 
 def weighted_sum(

@@ -35,9 +35,10 @@ __all__ = [
     "properties_folder",
 ]
 
-CTR_MODELS = ("MARS", "DMAE")  # built on MultimodalDataset and one DIN
+# Built on MultimodalDataset and one DIN.
+CTR_MODELS = ("MARS", "DMAE", "SimTier", "AveragePooling", "GRU4RecCTR", "BST")
 OUR_MODELS = (*CTR_MODELS, "MARSAlign")
-FEATURE_MODELS = ("DMAE", "MARSAlign")  # that read item features whatever the augmentation
+FEATURE_MODELS = ("DMAE", "SimTier", "MARSAlign")  # they read item features, whatever is augmented
 OBJECTIVES = ("cl4srec", "coserec", "basrec")  # augmentations that add a loss to MARS's
 
 

@@ -40,10 +40,11 @@ def copy_recbole_din(theirs: RecBoleDIN, ours: MARS) -> None:
             "RecBole's DIN does not read user features; set mars_use_user_id: False and take "
             "user columns out of load_col"
         )
+    unit: Any = ours.din.attention
     pairs = [
         *_embeddings(theirs, ours),
-        *_layers(theirs.attention.att_mlp_layers.mlp_layers, ours.din.attention.layers[:-1]),
-        *_layers([theirs.attention.dense], ours.din.attention.layers[-1:]),
+        *_layers(theirs.attention.att_mlp_layers.mlp_layers, unit.layers[:-1]),
+        *_layers([theirs.attention.dense], unit.layers[-1:]),
         *_layers(theirs.dnn_mlp_layers.mlp_layers, ours.din.dnn),
         *_layers([theirs.dnn_predict_layers], [ours.din.score]),
     ]

@@ -10,14 +10,27 @@ from torch import Tensor
 
 from recbole_mars import ctr
 from recbole_mars.alignment import AlignmentExport, export_embeddings
-from recbole_mars.ctr import DIN, TrainingBatch
+from recbole_mars.ctr import (
+    DIN,
+    GRUInterest,
+    InterestNetwork,
+    MeanInterest,
+    TrainingBatch,
+    TransformerInterest,
+)
 from recbole_mars.plugin.ctr_model import CTRModel, SequenceModel
 from recbole_mars.plugin.dataset import RATE_FIELD, VIEW_PREFIXES, MultimodalDataset
 from recbole_mars.plugin.modalities import item_modalities
-from recbole_mars.plugin.settings import din_settings, dmae_settings, training_objective
+from recbole_mars.plugin.settings import (
+    bst_settings,
+    din_settings,
+    dmae_settings,
+    simtier_settings,
+    training_objective,
+)
 from recbole_mars.plugin.stage_one import alignment_network
 
-__all__ = ["DMAE", "MARS", "MARSAlign"]
+__all__ = ["BST", "DMAE", "MARS", "AveragePooling", "GRU4RecCTR", "MARSAlign", "SimTier"]
 
 
 class MARS(SequenceModel):
@@ -76,6 +89,50 @@ class DMAE(SequenceModel):
         self.network = ctr.DMAE(
             items, users, modalities, din_settings(config), dmae_settings(config)
         )
+
+
+class SimTier(SequenceModel):
+    """SimTier: a DIN that also reads how many behaviours are how alike the target.
+
+    See recbole_mars.ctr.SimTier.
+    """
+
+    def __init__(self, config: Config, dataset: MultimodalDataset) -> None:
+        super().__init__(config, dataset)
+        items, users = self.embeddings(config, dataset)
+        modalities = item_modalities(config, dataset)
+        self.network = ctr.SimTier(
+            items, users, modalities, din_settings(config), simtier_settings(config)
+        )
+
+
+class AveragePooling(SequenceModel):
+    """Average pooling: the mean of the history as interest. See recbole_mars.ctr.MeanInterest."""
+
+    def __init__(self, config: Config, dataset: MultimodalDataset) -> None:
+        super().__init__(config, dataset)
+        items, users = self.embeddings(config, dataset)
+        self.network = InterestNetwork(items, users, din_settings(config), MeanInterest())
+
+
+class GRU4RecCTR(SequenceModel):
+    """GRU4Rec as a CTR model: a GRU's last state as interest. See recbole_mars.ctr.GRUInterest."""
+
+    def __init__(self, config: Config, dataset: MultimodalDataset) -> None:
+        super().__init__(config, dataset)
+        items, users = self.embeddings(config, dataset)
+        unit = GRUInterest(items.width)
+        self.network = InterestNetwork(items, users, din_settings(config), unit)
+
+
+class BST(SequenceModel):
+    """BST: a transformer over history and target. See recbole_mars.ctr.TransformerInterest."""
+
+    def __init__(self, config: Config, dataset: MultimodalDataset) -> None:
+        super().__init__(config, dataset)
+        items, users = self.embeddings(config, dataset)
+        unit = TransformerInterest(items.width, bst_settings(config))
+        self.network = InterestNetwork(items, users, din_settings(config), unit)
 
 
 class MARSAlign(CTRModel):

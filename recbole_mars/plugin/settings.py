@@ -20,6 +20,7 @@ from recbole_mars.augmentation import (
     RetrievalSettings,
 )
 from recbole_mars.ctr import (
+    BSTSettings,
     ContrastiveObjective,
     ContrastiveSettings,
     DINSettings,
@@ -27,6 +28,7 @@ from recbole_mars.ctr import (
     MixupObjective,
     MixupSettings,
     Objective,
+    SimTierSettings,
 )
 from recbole_mars.features import FeatureSettings
 from recbole_mars.plugin.config import OBJECTIVES
@@ -35,6 +37,7 @@ __all__ = [
     "agreement_settings",
     "alignment_settings",
     "basrec_settings",
+    "bst_settings",
     "cmr_settings",
     "cmrsi_settings",
     "coserec_settings",
@@ -47,6 +50,7 @@ __all__ = [
     "random_settings",
     "reppad_settings",
     "retrieval_settings",
+    "simtier_settings",
     "training_objective",
     "training_settings",
 ]
@@ -123,6 +127,13 @@ _DMAE = {
     "use_time": "dmae_use_time",
     "use_fusion": "dmae_use_fusion",
     "use_decoder": "dmae_use_decoder",
+}
+_SIMTIER = {"tiers": "simtier_tiers", "scale": "similarity_scale"}
+_BST = {
+    "heads": "bst_heads",
+    "blocks": "bst_blocks",
+    "dropout": "bst_dropout",
+    "positions": "MAX_ITEM_LIST_LENGTH",
 }
 
 _CONTRASTIVE = {
@@ -240,6 +251,16 @@ def dmae_settings(config: Config) -> DMAESettings:
     window = config["dmae_window"]
     window = config["dmae_levels"] if window is None else window  # as the paper chooses it
     return _build(DMAESettings, _DMAE, config, window=window)
+
+
+def simtier_settings(config: Config) -> SimTierSettings:
+    """What SimTier adds to a DIN."""
+    return _build(SimTierSettings, _SIMTIER, config)
+
+
+def bst_settings(config: Config) -> BSTSettings:
+    """The transformer in place of DIN's attention."""
+    return _build(BSTSettings, _BST, config)
 
 
 def training_objective(config: Config) -> Objective | None:

@@ -15,6 +15,7 @@ from recbole_mars.plugin.settings import (
     agreement_settings,
     alignment_settings,
     basrec_settings,
+    bst_settings,
     cmr_settings,
     cmrsi_settings,
     coserec_settings,
@@ -27,6 +28,7 @@ from recbole_mars.plugin.settings import (
     random_settings,
     reppad_settings,
     retrieval_settings,
+    simtier_settings,
     training_objective,
     training_settings,
 )
@@ -52,6 +54,13 @@ _AUGMENTATIONS: dict[str, tuple[Callable[[Config], object], ...]] = {
     "coserec": (coserec_settings,),
     "basrec": (basrec_settings,),
 }
+# And those of a model, beside what all of them have.
+_MODELS: dict[str, tuple[Callable[[Config], object], ...]] = {
+    "DMAE": (dmae_settings,),
+    "SimTier": (simtier_settings,),
+    "BST": (bst_settings,),
+    "MARSAlign": (alignment_settings, training_settings),
+}
 
 
 def check_values(config: Config) -> None:
@@ -68,10 +77,7 @@ def check_values(config: Config) -> None:
     builders = list(_AUGMENTATIONS.get(augmentation, ()))
     if model in CTR_MODELS:
         builders += [din_settings, training_objective]
-    if model == "DMAE":
-        builders.append(dmae_settings)
-    if model == "MARSAlign":
-        builders += [alignment_settings, training_settings]
+    builders += _MODELS.get(model, ())
     if config["mars_agreement"]:
         builders.append(agreement_settings)
     if MultimodalDataset._uses_features(config):

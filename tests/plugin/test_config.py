@@ -16,6 +16,7 @@ from recbole_mars.plugin.config import properties_folder
 from recbole_mars.plugin.settings import (
     agreement_settings,
     alignment_settings,
+    bst_settings,
     cmr_settings,
     cmrsi_settings,
     din_settings,
@@ -24,6 +25,7 @@ from recbole_mars.plugin.settings import (
     random_settings,
     reppad_settings,
     retrieval_settings,
+    simtier_settings,
     training_settings,
 )
 
@@ -39,6 +41,8 @@ BUILDERS = {
     "cmrsi": cmrsi_settings,
     "agreement": agreement_settings,
     "dmae": dmae_settings,
+    "simtier": simtier_settings,
+    "bst": bst_settings,
 }
 # key: a value that is not the default, and what it changes
 KEYS: dict[str, tuple[Any, set[str]]] = {
@@ -83,9 +87,12 @@ KEYS: dict[str, tuple[Any, set[str]]] = {
     "cmrsi_substitute": (0.7, {"cmrsi.substitute"}),
     "cmrsi_insert": (0.7, {"cmrsi.insert"}),
     "history_labels": (True, {"alignment.history_labels", "din.history_labels"}),
-    "MAX_ITEM_LIST_LENGTH": (7, {"training.max_length", "retrieval.max_length", "dmae.ages"}),
+    "MAX_ITEM_LIST_LENGTH": (
+        7,
+        {"training.max_length", "retrieval.max_length", "dmae.ages", "bst.positions"},
+    ),
     "seed": (7, {"training.seed", "agreement.seed"}),
-    "similarity_scale": ("quantile", {"dmae.scale"}),
+    "similarity_scale": ("quantile", {"dmae.scale", "simtier.scale"}),
     "dmae_width": (6, {"dmae.width"}),
     "dmae_buckets": (7, {"dmae.buckets"}),
     "dmae_base": (7.0, {"dmae.base"}),
@@ -99,6 +106,10 @@ KEYS: dict[str, tuple[Any, set[str]]] = {
     "dmae_use_time": (False, {"dmae.use_time"}),
     "dmae_use_fusion": (False, {"dmae.use_fusion"}),
     "dmae_use_decoder": (False, {"dmae.use_decoder"}),
+    "simtier_tiers": (7, {"simtier.tiers"}),
+    "bst_heads": (7, {"bst.heads"}),
+    "bst_blocks": (7, {"bst.blocks"}),
+    "bst_dropout": (0.7, {"bst.dropout"}),
     "mars_agreement_factors": (7, {"agreement.factors"}),
     "mars_agreement_length": (7, {"agreement.max_length"}),
 }
@@ -135,7 +146,8 @@ def test_a_key_changes_its_setting_only(key, empty_cwd):
 
 def test_no_key_is_forgotten():
     known = yaml.safe_load((properties_folder() / "overall.yaml").read_text())
-    ours = ("mars_", "random_", "reppad_", "cmr_", "cmrsi_", "similarity_", "dmae_")
+    ours = ("mars_", "random_", "reppad_", "cmr_", "cmrsi_")
+    ours += ("similarity_", "dmae_", "simtier_", "bst_")
     assert {key for key in known if key.startswith(ours)} == ELSEWHERE | {
         key for key in KEYS if key.startswith(ours)
     }
@@ -146,7 +158,16 @@ def test_several_candidates(empty_cwd):
     assert built(mars_index_storage="int8", mars_index_rerank=9)["retrieval.rerank"] == 9
 
 
-@pytest.mark.parametrize(("key", "value"), [("cmr_mask", 1.5), ("random_items", -1)])
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("cmr_mask", 1.5),
+        ("random_items", -1),
+        ("simtier_tiers", 0),
+        ("bst_heads", 0),
+        ("bst_dropout", 1.0),
+    ],
+)
 def test_errors_name_the_key(empty_cwd, key, value):
     with pytest.raises(ValueError, match=f"^{key} must"):
         built(**{key: value})
