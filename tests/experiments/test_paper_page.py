@@ -121,7 +121,10 @@ def test_everything_is_made_again_the_same_and_without_scores(folder, tmp_path):
 
 
 def test_one_record_is_enough(tmp_path):
-    write_paper_report(write(tmp_path, record(method="DIN", test={"auc": None})))
+    write(tmp_path, record(method="DIN", test={"auc": None}))
+    (tmp_path / "tables").mkdir()
+    (tmp_path / "tables" / "group-old.csv").write_text("of a group that is no more")
+    write_paper_report(tmp_path)
     _, text = text_of(tmp_path)
     assert "No conclusion" in text
     assert "No setting has records of the measured method yet" in text
@@ -129,6 +132,7 @@ def test_one_record_is_enough(tmp_path):
     assert "n/a (scores not kept): the gain by history length" in text
     assert not (tmp_path / "significance.json").exists()
     assert not (tmp_path / "tables" / "table-3.csv").exists()
+    assert not (tmp_path / "tables" / "group-old.csv").exists()
 
 
 def test_hostile_names_are_only_text(tmp_path):

@@ -46,5 +46,8 @@ def write_paper_report(folder: str | os.PathLike[str], samples: int = 1000) -> P
     (place / "tables").mkdir(exist_ok=True)
     for name, content in contents.items():
         write_whole(place / name, content)
+    for file in (place / "tables").glob("*.csv"):
+        if f"tables/{file.name}" not in contents:  # of groups that are no more
+            file.unlink()
     resampled.keep()
     return place / "report.html"
