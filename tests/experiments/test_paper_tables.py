@@ -10,8 +10,10 @@ from paper_records import CONFIG, SEEDS, record, runs, write
 from scipy import stats
 
 from recbole_mars.data import InteractionLog
-from recbole_mars.experiments.paper_report import dataset_statistics, published, studies
+from recbole_mars.experiments.paper_report import dataset_statistics, studies
 from recbole_mars.experiments.paper_report.comparisons import ablations, best_baselines, overall
+from recbole_mars.experiments.paper_report.dmae_paper import DMAE_PAPER
+from recbole_mars.experiments.paper_report.mars_paper import MARS_PAPER
 from recbole_mars.experiments.paper_report.resampling import Resampled
 from recbole_mars.experiments.paper_report.results import read_results
 from recbole_mars.experiments.paper_report.sensitivity import sensitivity
@@ -290,21 +292,55 @@ def test_statistics_by_hand():
 
 def test_published_rela_impr_follows_from_published_auc():
     # Within the rounding of the AUCs; a slip in copying would be far larger.
+    paper = MARS_PAPER
     for dataset in ("ml-1m", "Amazon_Beauty", "amazon-toys"):
-        base = published.overall_result(dataset, "BaseModel").auc
-        for row in (*published.BASELINES.values(), "MARS"):
-            printed = published.overall_result(dataset, row)
+        base = paper.result(dataset, "BaseModel").auc
+        for row in (*paper.baselines.values(), "MARS"):
+            printed = paper.result(dataset, row)
             assert 100 * ((printed.auc - 0.5) / (base - 0.5) - 1) == pytest.approx(
                 printed.rela_impr, abs=0.15
             )
-        mars = published.ablation_result(dataset, "MARS").auc
-        for row in published.ABLATIONS.values():
-            printed = published.ablation_result(dataset, row)
+        mars = paper.ablation(dataset, "MARS").auc
+        for row in paper.ablations.values():
+            printed = paper.ablation(dataset, row)
             assert 100 * ((printed.auc - 0.5) / (mars - 0.5) - 1) == pytest.approx(
                 printed.rela_impr, abs=0.15
             )
-    assert published.overall_result("ml-100k", "MARS") is None
-    assert published.best_baseline("ml-100k") is None
+    assert paper.result("ml-100k", "MARS") is None
+    assert paper.best_baseline("ml-100k") is None
+
+
+def test_published_gains_of_dmae_follow_from_its_aucs():
+    """The paper averages AUC / AUC of DIN - 1 over four data sets, the fourth its authors' own."""
+    industrial = {"DIN": 0.7152, "DMAE": 0.7319, "SimTier": 0.7252, "Wide&Deep": 0.6990}
+    for row, gain in (("DMAE", 3.23), ("SimTier", 2.08), ("Wide&Deep", -3.95)):
+        pairs = [
+            (DMAE_PAPER.result(name, row).auc, DMAE_PAPER.result(name, "DIN").auc)
+            for name in ("amazon-books", "amazon-electronics", "ml-20m")
+        ]
+        pairs.append((industrial[row], industrial["DIN"]))
+        found = 100 * np.mean([after / before - 1 for after, before in pairs])
+        assert found == pytest.approx(gain, abs=0.03)
+
+
+def test_dmae_stands_beside_its_own_paper(tmp_path):
+    spec = {
+        "base": "DIN",
+        "measured": "DMAE",
+        "datasets": {"ml-20m": {}},
+        "splits": {"temporal": {"split": {"RS": [8, 1, 1]}}},
+        "methods": {name: {} for name in ("DIN", "SimTier", "DMAE")},
+        "seeds": list(SEEDS),
+    }
+    place = {"dataset": "ml-20m", "split": "temporal"}
+    gains = {"DIN": 0.0, "SimTier": 0.01, "DMAE": 0.02}
+    records = [one for name, gain in gains.items() for one in runs(name, gain, **place)]
+    table = made(tmp_path, overall, *records, spec=spec)
+    assert [row["paper_auc"] for row in table.rows] == [0.7366, 0.7482, 0.7570]
+    assert "GPT-3" in table.note
+    (row,) = made(tmp_path, best_baselines, spec=spec).rows
+    assert (row["against"], row["paper_baseline"]) == ("SimTier", "SimTier")
+    assert row["paper_difference"] == pytest.approx(0.7570 - 0.7482)
 
 
 def test_csv_is_read_back_the_same(tmp_path):

@@ -7,7 +7,6 @@ from collections.abc import Callable, Sequence
 from typing import Any, Optional
 
 from recbole_mars.evaluation import PairedResult, Summary, holm
-from recbole_mars.experiments.paper_report import published
 from recbole_mars.experiments.paper_report.published import PaperResult, compact
 from recbole_mars.experiments.paper_report.records import Setting
 from recbole_mars.experiments.paper_report.resampling import Resampled
@@ -35,7 +34,6 @@ __all__ = [
 ]
 
 _PaperRow = Callable[[Setting, str], Optional[PaperResult]]
-_LEAVE_ONE_OUT = ("leaveoneout", "loo", "ls", "lsvalidandtest", "validandtest")
 
 
 def overall(results: Results, resampled: Resampled) -> Table:
@@ -43,8 +41,8 @@ def overall(results: Results, resampled: Resampled) -> Table:
     base = results.base
 
     def paper(setting: Setting, method: str) -> PaperResult | None:
-        row = "BaseModel" if method == base else published.METHODS.get(compact(method), "")
-        return published.overall_result(setting.dataset, row)
+        row = results.paper.base if method == base else results.paper.row_of(method)
+        return results.paper.result(setting.dataset, row)
 
     title = f"Table 2: all methods against {base}"
     return comparison(results, "table-2", title, "table-2", base, resampled, paper)
@@ -53,14 +51,15 @@ def overall(results: Results, resampled: Resampled) -> Table:
 def ablations(results: Results, resampled: Resampled) -> Table:
     """Table 3: what the measured method is without its parts, and with other decisions."""
     measured = results.measured
-    is_papers = published.METHODS.get(compact(measured)) == "MARS"
+    is_papers = results.paper.row_of(measured) == results.paper.measured
 
     def paper(setting: Setting, method: str) -> PaperResult | None:
         key = results.changed_key(setting, method, measured)
         if key is not None and results.value_of(setting, method, key) is not False:
             return None
-        row = "MARS" if method == measured else published.ABLATIONS.get(key or "", "")
-        return published.ablation_result(setting.dataset, row) if is_papers else None
+        row = results.paper.ablations.get(key or "", "")
+        row = results.paper.measured if method == measured else row
+        return results.paper.ablation(setting.dataset, row) if is_papers else None
 
     title = f"Table 3: ablations and decisions, against {measured}"
     return comparison(results, "table-3", title, "table-3", measured, resampled, paper)
@@ -86,15 +85,15 @@ def comparison(
         wanted = {*results.methods(setting, group), against}
         for method in [m for m in results.methods(setting) if m in wanted]:
             row = compared(results, setting, method, against, resampled)
-            if paper and _in_paper(setting):
+            if paper and _in_paper(results, setting):
                 row["paper_auc"], row["paper_rela_impr"] = paper(setting, method) or (None, None)
             rows.append(row)
     _correct(rows)
     parts = []
     for setting in settings:
         mine = [row for row in rows if _setting(row) == setting]
-        parts.append(_part(setting, mine, 2 if paper and _in_paper(setting) else 0))
-    return Table(name, title, _note(against, rows, paper is not None), rows, parts)
+        parts.append(_part(setting, mine, 2 if paper and _in_paper(results, setting) else 0))
+    return Table(name, title, _note(results, against, rows, paper is not None), rows, parts)
 
 
 def best_baselines(results: Results, resampled: Resampled) -> Table:
@@ -106,9 +105,9 @@ def best_baselines(results: Results, resampled: Resampled) -> Table:
             continue
         row = compared(results, setting, measured, best, resampled)
         row["baseline_valid_auc"] = results.summary(setting, best, "valid_auc").mean
-        printed = published.best_baseline(setting.dataset) if _in_paper(setting) else None
-        row_there = published.METHODS.get(compact(measured), "")
-        there = published.overall_result(setting.dataset, row_there)
+        shown, theirs = _in_paper(results, setting), results.paper
+        printed = theirs.best_baseline(setting.dataset) if shown else None
+        there = theirs.result(setting.dataset, theirs.row_of(measured))
         if printed and there:
             row["paper_baseline"] = printed[0]
             row["paper_difference"] = round(there.auc - printed[1].auc, 4)
@@ -204,12 +203,13 @@ def _part(setting: Setting, rows: Sequence[dict[str, Any]], paper: int) -> Part:
         if paper:
             known = row["paper_auc"] is not None
             line.append(f"{row['paper_auc']:.4f}" if known else "")
-            line.append(percent(row["paper_rela_impr"]) if known else "")
+            printed = known and not math.isnan(row["paper_rela_impr"])
+            line.append(percent(row["paper_rela_impr"]) if printed else "")
         lines.append(line)
     return Part(str(setting), header, lines, [tone(_tested(row)) for row in rows], paper)
 
 
-def _note(against: str, rows: Sequence[dict[str, Any]], paper: bool) -> str:
+def _note(results: Results, against: str, rows: Sequence[dict[str, Any]], paper: bool) -> str:
     note = (
         "AUC: mean ± standard deviation over seeds. RelaImpr (eq. 20), difference in AUC with its "
         f"95 % interval, and p over seeds (paired t-test) are against {against} over the seeds of "
@@ -217,10 +217,7 @@ def _note(against: str, rows: Sequence[dict[str, Any]], paper: bool) -> str:
         f"over the same seeds. {_count(rows)}{_chance(rows)}"
     )
     if paper:
-        note += (
-            " The paper's figures are leave-one-out with LLaMA-7B and Qwen2.5-VL features, and "
-            "stand only beside settings that leave one out; they are not mixed into ours."
-        )
+        note += f" {results.paper.note}"
         if any(compact(row["dataset"]).startswith("amazon") for row in rows):
             note += " Amazon: text only; other features and splits than the paper's."
     return note
@@ -256,6 +253,7 @@ def _setting(row: dict[str, Any]) -> Setting:
     return Setting(row["dataset"], row["split"], row["variant"])
 
 
-def _in_paper(setting: Setting) -> bool:
-    known = published.paper_name(setting.dataset) is not None
-    return known and compact(setting.split) in _LEAVE_ONE_OUT
+def _in_paper(results: Results, setting: Setting) -> bool:
+    paper = results.paper
+    known = paper.name_of(setting.dataset) is not None
+    return known and (not paper.splits or compact(setting.split) in paper.splits)

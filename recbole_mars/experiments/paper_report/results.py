@@ -9,7 +9,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from recbole_mars.evaluation import PairedResult, Summary, paired_t_test, rela_impr, summarise
-from recbole_mars.experiments.paper_report.published import BASELINES, compact, paper_name
+from recbole_mars.experiments.paper_report.dmae_paper import DMAE_PAPER
+from recbole_mars.experiments.paper_report.mars_paper import MARS_PAPER
+from recbole_mars.experiments.paper_report.published import Paper, compact
 from recbole_mars.experiments.paper_report.records import RunRecord, Setting, read_records
 from recbole_mars.experiments.plan import planned_runs, run_settings
 from recbole_mars.experiments.spec import Experiment, load_experiment
@@ -21,7 +23,7 @@ LOWEST_BASE_AUC = 0.51
 
 _BASES = ("base", "basemodel", "din", "plaindin", "none")
 _MEASURED = "mars"
-_PAPER_ORDER = ("ML-1M", "Amazon-Beauty", "Amazon-Toys")
+_PAPERS = {"dmae": DMAE_PAPER}  # by the measured method; MARS's for any other
 _UNKNOWN = PairedResult(math.nan, math.nan, math.nan, math.nan)
 
 
@@ -47,7 +49,8 @@ class Results:
     base: the method that all gains refer to. measured: the method that is judged, "" if it was
     not run. order: all methods, as tables list them. wanted: seeds by setting and method. trials:
     of the search for hyper-parameters, 0 if there was none. folder: as it was given. planned: what
-    spec.yaml fixes by setting and method, without what its search chooses.
+    spec.yaml fixes by setting and method, without what its search chooses. paper: whose figures
+    stand beside ours.
     """
 
     name: str
@@ -59,6 +62,7 @@ class Results:
     wanted: Mapping[tuple[Setting, str], frozenset[int]]
     trials: int = 0
     planned: Mapping[tuple[Setting, str], Mapping[str, Any]] = field(default_factory=dict)
+    paper: Paper = MARS_PAPER
 
     def settings(self, group: str = "") -> list[Setting]:
         """Settings with records (of a group), in the order of the records."""
@@ -76,7 +80,7 @@ class Results:
 
     def baselines(self, setting: Setting) -> list[str]:
         """The paper's baselines that were run in a setting."""
-        return [m for m in self.methods(setting) if compact(m) in BASELINES]
+        return [m for m in self.methods(setting) if compact(m) in self.paper.baselines]
 
     def best_baseline(self, setting: Setting) -> str | None:
         """The baseline with the highest mean validation AUC; None if none is known."""
@@ -153,6 +157,7 @@ def read_results(folder: Path) -> Results:
     seen = dict.fromkeys(record.method for record in records)
     listed = list(plan.methods) if plan else []
     named = (plan.measured if plan else "") or _MEASURED
+    paper = _PAPERS.get(compact(named), MARS_PAPER)
     usual = (name for name in seen if compact(name) in _BASES)
     base = plan.base if plan and plan.base in seen else next(usual, "")
     if not base:
@@ -160,17 +165,20 @@ def read_results(folder: Path) -> Results:
             f"spec.yaml must name the method to compare with as `base`, and it must have been run; "
             f"got {plan.base if plan else None!r}, the records have {', '.join(seen)}"
         )
-    others = sorted((name for name in seen if name not in listed), key=_usual_place)
+    others = sorted(
+        (name for name in seen if name not in listed), key=lambda name: _usual_place(paper, name)
+    )
     return Results(
         name=plan.name if plan else folder.resolve().name,
         folder=folder,
-        records=tuple(sorted(records, key=lambda record: _place(plan, record.setting))),
+        records=tuple(sorted(records, key=lambda record: _place(plan, paper, record.setting))),
         base=base,
         measured=next((name for name in seen if compact(name) == compact(named)), ""),
         order=tuple(dict.fromkeys([base, *listed, *others])),
         wanted=_wanted(plan) if plan else _alike(records),
         trials=plan.search.trials if plan and plan.search else 0,
         planned=_planned(plan) if plan else {},
+        paper=paper,
     )
 
 
@@ -208,23 +216,23 @@ def _in_group(record: RunRecord, group: str) -> bool:
     return any(compact(name) == compact(group) for name in record.groups)
 
 
-def _place(plan: Experiment | None, setting: Setting) -> tuple[Any, ...]:
+def _place(plan: Experiment | None, paper: Paper, setting: Setting) -> tuple[Any, ...]:
     """Where a setting stands: as the plan lists data sets and splits, else as the paper does."""
     datasets = list(plan.datasets) if plan else []
     splits = list(plan.splits) if plan else []
-    name = paper_name(setting.dataset)
+    name, printed = paper.name_of(setting.dataset), list(paper.statistics)
     return (
         datasets.index(setting.dataset) if setting.dataset in datasets else len(datasets),
-        _PAPER_ORDER.index(name) if name else len(_PAPER_ORDER),
+        printed.index(name) if name else len(printed),
         setting.dataset,
         splits.index(setting.split) if setting.split in splits else len(splits),
         setting,
     )
 
 
-def _usual_place(method: str) -> tuple[int, str]:
+def _usual_place(paper: Paper, method: str) -> tuple[int, str]:
     """Baselines in the paper's order, then the measured method, then all others by name."""
-    places = [*BASELINES, _MEASURED]
+    places = [*paper.baselines, compact(paper.measured)]
     short = compact(method)
     return (places.index(short) if short in places else len(places)), method
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from recbole_mars.experiments.paper_report import published
+from recbole_mars.experiments.paper_report.published import compact
 from recbole_mars.experiments.paper_report.resampling import Resampled
 from recbole_mars.experiments.paper_report.results import Results
 from recbole_mars.experiments.paper_report.statistics import STATISTICS
@@ -30,7 +30,7 @@ def data_sets(results: Results) -> Table:
     for name in names:
         told = [r.statistics for r in results.records if r.setting.dataset == name]
         # The fullest: runs that read no features know nothing of text and images.
-        ours, theirs = max(told, key=len), published.statistics(name)
+        ours, theirs = max(told, key=len), results.paper.statistics_of(name)
         lines = []
         for key, (title, form) in STATISTICS.items():
             if key not in ours and key not in theirs:
@@ -42,11 +42,8 @@ def data_sets(results: Results) -> Table:
             )
         if lines:
             parts.append(Part(name, ["", "ours", "paper"], lines, foreign=1))
-    note = (
-        "Ours counts users and items that occur, of all splits; the paper's ML-1M and Beauty count "
-        "RecBole's padding id as one more user and item."
-    )
-    if any(published.compact(name).startswith("amazon") for name in names):
+    note = f"Ours counts users and items that occur, of all splits{results.paper.counts}."
+    if any(compact(name).startswith("amazon") for name in names):
         note += " Amazon: text only; other features than the paper's."
     return Table("table-1", "Table 1: the data", note, rows, parts)
 
