@@ -6,6 +6,8 @@ said to be those of earlier work. RelaImpr is not printed.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from recbole_mars.experiments.paper_report.published import Paper, PaperResult
 
 __all__ = ["DMAE_PAPER"]
@@ -40,7 +42,7 @@ _TABLE_3 = {
 }
 
 
-def _results(table: dict[str, tuple[float, ...]]) -> dict[str, tuple[PaperResult, ...]]:
+def _results(table: Mapping[str, tuple[float, ...]]) -> dict[str, tuple[PaperResult, ...]]:
     return {row: tuple(PaperResult(auc) for auc in aucs) for row, aucs in table.items()}
 
 

@@ -7,6 +7,8 @@ calls the user AUC "AUC", which leave-one-out, with one impression a user, does 
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from recbole_mars.experiments.paper_report.published import Paper, PaperResult
 
 __all__ = ["MARS_PAPER"]
@@ -52,7 +54,7 @@ _BASELINES = {
 
 
 def _results(
-    table: dict[str, tuple[tuple[float, float], ...]],
+    table: Mapping[str, tuple[tuple[float, float], ...]],
 ) -> dict[str, tuple[PaperResult, ...]]:
     return {row: tuple(PaperResult(*pair) for pair in pairs) for row, pairs in table.items()}
 

@@ -165,9 +165,8 @@ def read_results(folder: Path) -> Results:
             f"spec.yaml must name the method to compare with as `base`, and it must have been run; "
             f"got {plan.base if plan else None!r}, the records have {', '.join(seen)}"
         )
-    others = sorted(
-        (name for name in seen if name not in listed), key=lambda name: _usual_place(paper, name)
-    )
+    others = [name for name in seen if name not in listed]
+    others.sort(key=lambda name: _usual_place(paper, name))
     return Results(
         name=plan.name if plan else folder.resolve().name,
         folder=folder,
