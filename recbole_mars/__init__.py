@@ -2,6 +2,25 @@
 
 __version__ = "0.1.0"
 
-from recbole_mars.plugin import DMAE, MARS, MARSAlign, MultimodalDataset
+from recbole_mars.plugin import (
+    DIMO,
+    DMAE,
+    LRD,
+    MARS,
+    FRNet,
+    MARSAlign,
+    MultimodalDataset,
+    UniSRec,
+)
 
-__all__ = ["DMAE", "MARS", "MARSAlign", "MultimodalDataset", "__version__"]
+__all__ = [
+    "DIMO",
+    "DMAE",
+    "LRD",
+    "MARS",
+    "FRNet",
+    "MARSAlign",
+    "MultimodalDataset",
+    "UniSRec",
+    "__version__",
+]

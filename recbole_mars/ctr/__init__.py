@@ -1,24 +1,36 @@
 """CTR models in plain torch: they take tensors and return logits."""
 
+from recbole_mars.ctr.companions import Companions, find_companions
 from recbole_mars.ctr.contrastive import ContrastiveObjective, ContrastiveSettings, info_nce
+from recbole_mars.ctr.dimo import DIMO, DIMOSettings
 from recbole_mars.ctr.din import DIN, DINSettings, History
 from recbole_mars.ctr.dmae import DMAE, DMAESettings
+from recbole_mars.ctr.frnet import FRNet, FRNetSettings
 from recbole_mars.ctr.layers import Dice, FieldEmbedding, TargetAttention, mlp
+from recbole_mars.ctr.lrd import LRD, LRDSettings
 from recbole_mars.ctr.mixup import MixupObjective, MixupSettings
 from recbole_mars.ctr.objectives import Objective, TrainingBatch
 from recbole_mars.ctr.prediction import Prediction
 from recbole_mars.ctr.similarities import Modality
+from recbole_mars.ctr.unisrec import UniSRec, UniSRecSettings
 
 __all__ = [
+    "DIMO",
     "DIN",
     "DMAE",
+    "LRD",
+    "Companions",
     "ContrastiveObjective",
     "ContrastiveSettings",
+    "DIMOSettings",
     "DINSettings",
     "DMAESettings",
     "Dice",
+    "FRNet",
+    "FRNetSettings",
     "FieldEmbedding",
     "History",
+    "LRDSettings",
     "MixupObjective",
     "MixupSettings",
     "Modality",
@@ -26,6 +38,9 @@ __all__ = [
     "Prediction",
     "TargetAttention",
     "TrainingBatch",
+    "UniSRec",
+    "UniSRecSettings",
+    "find_companions",
     "info_nce",
     "mlp",
 ]

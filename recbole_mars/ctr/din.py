@@ -12,7 +12,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from recbole_mars.ctr.layers import ACTIVATIONS, FieldEmbedding, TargetAttention, distinct, mlp
+from recbole_mars.ctr.layers import ACTIVATIONS, TargetAttention, VectorTable, distinct, mlp
 from recbole_mars.ctr.weighted_sum import weighted_sum
 
 __all__ = ["DIN", "DINSettings", "History"]
@@ -72,20 +72,27 @@ class DIN(nn.Module):
     """Click logit of a target item from the user's history, by target attention.
 
     items embeds items, users (or None) the user's own features. The final MLP takes the user's
-    interest in the target, the target, their product and the user's features.
+    interest in the target, the target, their product and the user's features. attention: what
+    finds the interest in place of a TargetAttention, and is called like it.
     """
 
     def __init__(
-        self, items: FieldEmbedding, users: FieldEmbedding | None, settings: DINSettings
+        self,
+        items: VectorTable,
+        users: VectorTable | None,
+        settings: DINSettings,
+        attention: nn.Module | None = None,
     ) -> None:
         super().__init__()
         self.settings = settings
         self.items = items
         self.users = users
         width = items.width
-        self.attention = TargetAttention(
-            width, settings.attention_hidden, settings.attention_softmax
-        )
+        if attention is None:
+            attention = TargetAttention(
+                width, settings.attention_hidden, settings.attention_softmax
+            )
+        self.attention = attention
         # A behaviour's label and origin are added to its item vector: one row per case.
         self.label_embedding = nn.Embedding(2, width) if settings.history_labels else None
         self.borrowed_embedding = nn.Embedding(2, width) if settings.mark_borrowed else None
@@ -195,7 +202,7 @@ class DIN(nn.Module):
         dtype = torch.bfloat16 if self.settings.precision == "bfloat16" else None
         with torch.autocast(device, dtype, enabled):
             interest = self.attention(targets, behaviours, target_of, behaviour_of, lengths)
-        return interest, targets[target_of]
+        return interest.to(targets.dtype), targets[target_of]
 
     def _check_given(self, history: History) -> None:
         if self.label_embedding is not None and history.labels is None:

@@ -12,18 +12,30 @@ check_versions()
 
 from recbole_mars.plugin.dataset import MultimodalDataset  # noqa: E402
 from recbole_mars.plugin.metrics import UserAUC  # noqa: E402
-from recbole_mars.plugin.models import DMAE, MARS, MARSAlign  # noqa: E402
+from recbole_mars.plugin.models import (  # noqa: E402
+    DIMO,
+    DMAE,
+    LRD,
+    MARS,
+    FRNet,
+    MARSAlign,
+    UniSRec,
+)
 from recbole_mars.plugin.registry import register  # noqa: E402
 from recbole_mars.plugin.trainer import MARSAlignTrainer, MARSTrainer  # noqa: E402
 
 register()
 
 __all__ = [
+    "DIMO",
     "DMAE",
+    "LRD",
     "MARS",
+    "FRNet",
     "MARSAlign",
     "MARSAlignTrainer",
     "MARSTrainer",
     "MultimodalDataset",
+    "UniSRec",
     "UserAUC",
 ]

@@ -35,9 +35,11 @@ __all__ = [
     "properties_folder",
 ]
 
-CTR_MODELS = ("MARS", "DMAE")  # built on MultimodalDataset and one DIN
+# Built on MultimodalDataset and, all but FRNet, one DIN.
+CTR_MODELS = ("MARS", "DMAE", "UniSRec", "LRD", "DIMO", "FRNet")
 OUR_MODELS = (*CTR_MODELS, "MARSAlign")
-FEATURE_MODELS = ("DMAE", "MARSAlign")  # that read item features whatever the augmentation
+# That read item features whatever the augmentation.
+FEATURE_MODELS = ("DMAE", "UniSRec", "LRD", "DIMO", "MARSAlign")
 OBJECTIVES = ("cl4srec", "coserec", "basrec")  # augmentations that add a loss to MARS's
 
 

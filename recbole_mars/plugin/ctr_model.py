@@ -76,10 +76,10 @@ class SequenceModel(CTRModel):
 
     @staticmethod
     def embeddings(
-        config: Config, dataset: MultimodalDataset
+        config: Config, dataset: MultimodalDataset, size: int | None = None
     ) -> tuple[FieldEmbedding, FieldEmbedding | None]:
-        """Of items, and of users, None if nothing of them is read."""
-        size = config["embedding_size"]
+        """Of items, and of users, None if nothing of them is read. size: ~ for embedding_size."""
+        size = config["embedding_size"] if size is None else size
         items = FieldEmbedding(dataset.item_num, size, **_columns(dataset, dataset.iid_field))
         columns = _columns(dataset, dataset.uid_field)
         use_id = bool(config["mars_use_user_id"])

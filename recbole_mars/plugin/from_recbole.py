@@ -40,10 +40,11 @@ def copy_recbole_din(theirs: RecBoleDIN, ours: MARS) -> None:
             "RecBole's DIN does not read user features; set mars_use_user_id: False and take "
             "user columns out of load_col"
         )
+    unit: Any = ours.din.attention
     pairs = [
         *_embeddings(theirs, ours),
-        *_layers(theirs.attention.att_mlp_layers.mlp_layers, ours.din.attention.layers[:-1]),
-        *_layers([theirs.attention.dense], ours.din.attention.layers[-1:]),
+        *_layers(theirs.attention.att_mlp_layers.mlp_layers, unit.layers[:-1]),
+        *_layers([theirs.attention.dense], unit.layers[-1:]),
         *_layers(theirs.dnn_mlp_layers.mlp_layers, ours.din.dnn),
         *_layers([theirs.dnn_predict_layers], [ours.din.score]),
     ]
@@ -53,7 +54,8 @@ def copy_recbole_din(theirs: RecBoleDIN, ours: MARS) -> None:
 
 def _embeddings(theirs: RecBoleDIN, ours: MARS) -> list[tuple[Tensor, Tensor]]:
     """Tables of item fields, theirs cut to ours, which end with the last category in use."""
-    table, items = theirs.embedding_layer, ours.din.items
+    table: Any = theirs.embedding_layer
+    items: Any = ours.din.items
     tokens, lists = table.token_field_names["item"], table.token_seq_field_names["item"]
     if table.num_feature_field["item"] != len(tokens) + len(lists):
         raise ValueError("item features must be token or token_seq, got numbers in RecBole's DIN")

@@ -10,14 +10,23 @@ from torch import Tensor
 
 from recbole_mars import ctr
 from recbole_mars.alignment import AlignmentExport, export_embeddings
-from recbole_mars.ctr import DIN, TrainingBatch
+from recbole_mars.ctr import DIN, TrainingBatch, find_companions
+from recbole_mars.data import TRAIN
 from recbole_mars.plugin.ctr_model import CTRModel, SequenceModel
 from recbole_mars.plugin.dataset import RATE_FIELD, VIEW_PREFIXES, MultimodalDataset
 from recbole_mars.plugin.modalities import item_modalities
-from recbole_mars.plugin.settings import din_settings, dmae_settings, training_objective
+from recbole_mars.plugin.settings import (
+    dimo_settings,
+    din_settings,
+    dmae_settings,
+    frnet_settings,
+    lrd_settings,
+    training_objective,
+    unisrec_settings,
+)
 from recbole_mars.plugin.stage_one import alignment_network
 
-__all__ = ["DMAE", "MARS", "MARSAlign"]
+__all__ = ["DIMO", "DMAE", "LRD", "MARS", "FRNet", "MARSAlign", "UniSRec"]
 
 
 class MARS(SequenceModel):
@@ -75,6 +84,54 @@ class DMAE(SequenceModel):
         modalities = item_modalities(config, dataset)
         self.network = ctr.DMAE(
             items, users, modalities, din_settings(config), dmae_settings(config)
+        )
+
+
+class UniSRec(SequenceModel):
+    """UniSRec: adapted features added to item ids, and a transformer; see recbole_mars.ctr."""
+
+    def __init__(self, config: Config, dataset: MultimodalDataset) -> None:
+        super().__init__(config, dataset)
+        items, users = self.embeddings(config, dataset)
+        modalities = item_modalities(config, dataset)
+        self.network = ctr.UniSRec(
+            items, users, modalities, din_settings(config), unisrec_settings(config)
+        )
+
+
+class LRD(SequenceModel):
+    """LRD: a DIN with latent relations discovered by features; see recbole_mars.ctr."""
+
+    def __init__(self, config: Config, dataset: MultimodalDataset) -> None:
+        super().__init__(config, dataset)
+        items, users = self.embeddings(config, dataset)
+        modalities = item_modalities(config, dataset)
+        self.network = ctr.LRD(items, users, modalities, din_settings(config), lrd_settings(config))
+
+
+class DIMO(SequenceModel):
+    """DIMO: a DIN of ids and one of features, disentangled; see recbole_mars.ctr."""
+
+    def __init__(self, config: Config, dataset: MultimodalDataset) -> None:
+        super().__init__(config, dataset)
+        items, users = self.embeddings(config, dataset)
+        modalities = item_modalities(config, dataset)
+        own = dimo_settings(config)
+        rows = np.flatnonzero(dataset.log.phases == TRAIN)
+        companions = find_companions(dataset.log, rows, own.companions, own.window)
+        self.network = ctr.DIMO(items, users, modalities, companions, din_settings(config), own)
+
+
+class FRNet(SequenceModel):
+    """FRNet: a factorization machine over refined fields, no history; see recbole_mars.ctr."""
+
+    def __init__(self, config: Config, dataset: MultimodalDataset) -> None:
+        super().__init__(config, dataset)
+        self.network = ctr.FRNet(
+            *self.embeddings(config, dataset),
+            *self.embeddings(config, dataset, size=1),
+            frnet_settings(config),
+            din_settings(config).context_width,
         )
 
 

@@ -18,17 +18,21 @@ from recbole_mars.plugin.settings import (
     cmr_settings,
     cmrsi_settings,
     coserec_settings,
+    dimo_settings,
     din_settings,
     dmae_settings,
     donor_time,
     feature_settings,
+    frnet_settings,
     is_temporal,
+    lrd_settings,
     random_seq_settings,
     random_settings,
     reppad_settings,
     retrieval_settings,
     training_objective,
     training_settings,
+    unisrec_settings,
 )
 
 __all__ = ["check_values"]
@@ -52,6 +56,15 @@ _AUGMENTATIONS: dict[str, tuple[Callable[[Config], object], ...]] = {
     "coserec": (coserec_settings,),
     "basrec": (basrec_settings,),
 }
+# What reads the settings of a model.
+_MODELS: dict[str, tuple[Callable[[Config], object], ...]] = {
+    "DMAE": (dmae_settings,),
+    "UniSRec": (unisrec_settings,),
+    "LRD": (lrd_settings,),
+    "DIMO": (dimo_settings,),
+    "FRNet": (frnet_settings,),
+    "MARSAlign": (alignment_settings, training_settings),
+}
 
 
 def check_values(config: Config) -> None:
@@ -65,13 +78,9 @@ def check_values(config: Config) -> None:
     MultimodalDataset._check_options(config)
     donor_time(config, is_temporal(config))
     model, augmentation = config["model"], config["augmentation"]
-    builders = list(_AUGMENTATIONS.get(augmentation, ()))
+    builders = [*_AUGMENTATIONS.get(augmentation, ()), *_MODELS.get(model, ())]
     if model in CTR_MODELS:
         builders += [din_settings, training_objective]
-    if model == "DMAE":
-        builders.append(dmae_settings)
-    if model == "MARSAlign":
-        builders += [alignment_settings, training_settings]
     if config["mars_agreement"]:
         builders.append(agreement_settings)
     if MultimodalDataset._uses_features(config):

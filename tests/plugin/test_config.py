@@ -18,13 +18,17 @@ from recbole_mars.plugin.settings import (
     alignment_settings,
     cmr_settings,
     cmrsi_settings,
+    dimo_settings,
     din_settings,
     dmae_settings,
+    frnet_settings,
+    lrd_settings,
     random_seq_settings,
     random_settings,
     reppad_settings,
     retrieval_settings,
     training_settings,
+    unisrec_settings,
 )
 
 BUILDERS = {
@@ -39,6 +43,10 @@ BUILDERS = {
     "cmrsi": cmrsi_settings,
     "agreement": agreement_settings,
     "dmae": dmae_settings,
+    "unisrec": unisrec_settings,
+    "lrd": lrd_settings,
+    "dimo": dimo_settings,
+    "frnet": frnet_settings,
 }
 # key: a value that is not the default, and what it changes
 KEYS: dict[str, tuple[Any, set[str]]] = {
@@ -83,7 +91,10 @@ KEYS: dict[str, tuple[Any, set[str]]] = {
     "cmrsi_substitute": (0.7, {"cmrsi.substitute"}),
     "cmrsi_insert": (0.7, {"cmrsi.insert"}),
     "history_labels": (True, {"alignment.history_labels", "din.history_labels"}),
-    "MAX_ITEM_LIST_LENGTH": (7, {"training.max_length", "retrieval.max_length", "dmae.ages"}),
+    "MAX_ITEM_LIST_LENGTH": (
+        7,
+        {"training.max_length", "retrieval.max_length", "dmae.ages", "unisrec.ages"},
+    ),
     "seed": (7, {"training.seed", "agreement.seed"}),
     "similarity_scale": ("quantile", {"dmae.scale"}),
     "dmae_width": (6, {"dmae.width"}),
@@ -99,6 +110,23 @@ KEYS: dict[str, tuple[Any, set[str]]] = {
     "dmae_use_time": (False, {"dmae.use_time"}),
     "dmae_use_fusion": (False, {"dmae.use_fusion"}),
     "dmae_use_decoder": (False, {"dmae.use_decoder"}),
+    "unisrec_experts": (7, {"unisrec.experts"}),
+    "unisrec_layers": (7, {"unisrec.layers"}),
+    "unisrec_heads": (7, {"unisrec.heads"}),
+    "unisrec_inner": (7, {"unisrec.inner"}),
+    "unisrec_dropout": (0.7, {"unisrec.dropout"}),
+    "lrd_relations": (7, {"lrd.relations"}),
+    "lrd_width": (7, {"lrd.width"}),
+    "lrd_lambda": (0.7, {"lrd.weight"}),
+    "lrd_alpha": (-0.7, {"lrd.entropy"}),
+    "lrd_inferred": (True, {"lrd.inferred"}),
+    "dimo_companions": (7, {"dimo.companions"}),
+    "dimo_window": (7, {"dimo.window"}),
+    "dimo_layers": (7, {"dimo.layers"}),
+    "dimo_negatives": (7, {"dimo.negatives"}),
+    "dimo_lambda": (0.7, {"dimo.weight"}),
+    "frnet_attention_width": (7, {"frnet.attention_width"}),
+    "frnet_hidden": ([7], {"frnet.hidden"}),
     "mars_agreement_factors": (7, {"agreement.factors"}),
     "mars_agreement_length": (7, {"agreement.max_length"}),
 }
@@ -136,6 +164,7 @@ def test_a_key_changes_its_setting_only(key, empty_cwd):
 def test_no_key_is_forgotten():
     known = yaml.safe_load((properties_folder() / "overall.yaml").read_text())
     ours = ("mars_", "random_", "reppad_", "cmr_", "cmrsi_", "similarity_", "dmae_")
+    ours += ("unisrec_", "lrd_", "dimo_", "frnet_")
     assert {key for key in known if key.startswith(ours)} == ELSEWHERE | {
         key for key in KEYS if key.startswith(ours)
     }
