@@ -129,9 +129,8 @@ class LRD(nn.Module):
 
     def log_relations(self, behaviour: Tensor, target: Tensor) -> Tensor:
         """log p(r | j, i). behaviour, target: (M,) ids. Returns (M, R)."""
-        places, contents = self.contents.distinct(torch.cat([behaviour, target]))
+        (first, second), contents = self.contents.distinct(torch.stack([behaviour, target]))
         of_behaviour, of_target = self.extraction(contents).chunk(2, dim=1)
-        first, second = places.split(len(behaviour))
         logits = of_behaviour[first] + of_target[second] + self.extraction_bias
         return logits.log_softmax(dim=1)
 
@@ -142,8 +141,7 @@ class LRD(nn.Module):
         known = self.contents.known(behaviour) & self.contents.known(target)
         behaviour, target, sample_of = behaviour[known], target[known], sample_of[known]
         other = torch.randint_like(behaviour, 1, self.contents.n_ids)
-        places, vectors = self.din.items.distinct(torch.cat([behaviour, other, target]))
-        mine, theirs, aim = (vectors[place] for place in places.chunk(3))
+        mine, theirs, aim = self.din.items(torch.stack([behaviour, other, target]))
         log_p = self.log_relations(behaviour, target)
         return reconstruction_loss(
             log_p, self.relations, mine, theirs, aim, sample_of, self.own.entropy
