@@ -49,7 +49,7 @@ def test_each_relation_weighs_the_history(two_modalities, some_histories, inferr
             weights = [math.exp((v_j * relation * vectors[b]).sum().item()) for v_j in v]
             if inferred:
                 items = history.items[b][history.mask[b]].tolist()
-                p = [float(relations_of(model, j, int(target[b]))[r]) for j in items]
+                p = [relations_of(model, j, int(target[b]))[r].item() for j in items]
                 weights = [w * q for w, q in zip(weights, p)]
             for weight, v_j in zip(weights, v):
                 m[r] += weight / sum(weights) * v_j
