@@ -4,23 +4,31 @@ __version__ = "0.1.0"
 
 from recbole_mars.plugin import (
     BST,
+    DIMO,
     DMAE,
+    LRD,
     MARS,
     AveragePooling,
+    FRNet,
     GRU4RecCTR,
     MARSAlign,
     MultimodalDataset,
     SimTier,
+    UniSRec,
 )
 
 __all__ = [
     "BST",
+    "DIMO",
     "DMAE",
+    "LRD",
     "MARS",
     "AveragePooling",
+    "FRNet",
     "GRU4RecCTR",
     "MARSAlign",
     "MultimodalDataset",
     "SimTier",
+    "UniSRec",
     "__version__",
 ]

@@ -12,7 +12,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from recbole_mars.ctr.layers import ACTIVATIONS, FieldEmbedding, TargetAttention, distinct, mlp
+from recbole_mars.ctr.layers import ACTIVATIONS, TargetAttention, VectorTable, distinct, mlp
 from recbole_mars.ctr.weighted_sum import mean_of_samples
 
 __all__ = ["DIN", "DINSettings", "History"]
@@ -78,8 +78,8 @@ class DIN(nn.Module):
 
     def __init__(
         self,
-        items: FieldEmbedding,
-        users: FieldEmbedding | None,
+        items: VectorTable,
+        users: VectorTable | None,
         settings: DINSettings,
         attention: nn.Module | None = None,
     ) -> None:

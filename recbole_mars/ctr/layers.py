@@ -19,6 +19,7 @@ __all__ = [
     "Dice",
     "FieldEmbedding",
     "TargetAttention",
+    "VectorTable",
     "distinct",
     "mlp",
     "softmax_within",
@@ -162,7 +163,28 @@ def softmax_within(scores: Tensor, group: Tensor, groups: int) -> Tensor:
     return powers / powers.new_zeros(groups).index_add(0, group, powers)[group]
 
 
-class FieldEmbedding(nn.Module):
+class VectorTable(nn.Module):
+    """Vectors of ids, whatever they are made of: what a network takes for its items or users.
+
+    width: of a vector, D.
+    """
+
+    width: int
+
+    def distinct(self, ids: Tensor) -> tuple[Tensor, Tensor]:
+        """Embed each id once, however often it occurs.
+
+        ids: any shape, int64. Returns places of the ids' shape and vectors (N, D): id i is
+        vectors[places[i]].
+        """
+        raise NotImplementedError
+
+    def forward(self, ids: Tensor) -> Tensor:
+        """ids: any shape, int64. Returns (*ids.shape, D)."""
+        return nn.functional.embedding(*self.distinct(ids))
+
+
+class FieldEmbedding(VectorTable):
     """Vectors of items (or users) from their id and side features.
 
     n_ids: number of ids I, 0 is padding. embedding_size: E. tokens: (I,) int64 columns, one
@@ -197,24 +219,17 @@ class FieldEmbedding(nn.Module):
             self._check(name, column)
             self.register_buffer(f"column_{name}", column.float(), persistent=False)
             self.scales[name] = nn.Parameter(torch.randn(embedding_size) * embedding_size**-0.5)
-        fields = len(self.embeddings) + len(self.scales) + int(use_id)
-        if fields == 0:
+        self.fields = len(self.embeddings) + len(self.scales) + int(use_id)
+        if self.fields == 0:
             raise ValueError("at least one field is needed: set use_id or give a column")
-        self.width = fields * embedding_size
+        self.width = self.fields * embedding_size
 
     def _check(self, name: str, column: Tensor) -> None:
         if len(column) != self.n_ids:
             raise ValueError(f"field {name} must have {self.n_ids} rows, got {len(column)}")
 
-    def forward(self, ids: Tensor) -> Tensor:
-        """ids: any shape, int64. Returns (*ids.shape, F·E)."""
-        return nn.functional.embedding(*self.distinct(ids))
-
     def distinct(self, ids: Tensor) -> tuple[Tensor, Tensor]:
-        """Embed each id once, however often it occurs.
-
-        Returns places of the ids' shape and vectors (N, F·E): id i is vectors[places[i]].
-        """
+        """See VectorTable; D is F·E."""
         unique, places = distinct(ids, self.n_ids)
         return places, self._vectors(unique)
 

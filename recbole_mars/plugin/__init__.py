@@ -14,12 +14,16 @@ from recbole_mars.plugin.dataset import MultimodalDataset  # noqa: E402
 from recbole_mars.plugin.metrics import UserAUC  # noqa: E402
 from recbole_mars.plugin.models import (  # noqa: E402
     BST,
+    DIMO,
     DMAE,
+    LRD,
     MARS,
     AveragePooling,
+    FRNet,
     GRU4RecCTR,
     MARSAlign,
     SimTier,
+    UniSRec,
 )
 from recbole_mars.plugin.registry import register  # noqa: E402
 from recbole_mars.plugin.trainer import MARSAlignTrainer, MARSTrainer  # noqa: E402
@@ -28,14 +32,18 @@ register()
 
 __all__ = [
     "BST",
+    "DIMO",
     "DMAE",
+    "LRD",
     "MARS",
     "AveragePooling",
+    "FRNet",
     "GRU4RecCTR",
     "MARSAlign",
     "MARSAlignTrainer",
     "MARSTrainer",
     "MultimodalDataset",
     "SimTier",
+    "UniSRec",
     "UserAUC",
 ]

@@ -35,10 +35,14 @@ __all__ = [
     "properties_folder",
 ]
 
-# Built on MultimodalDataset and one DIN.
-CTR_MODELS = ("MARS", "DMAE", "SimTier", "AveragePooling", "GRU4RecCTR", "BST")
+# Built on MultimodalDataset and, all but FRNet, one DIN.
+CTR_MODELS = (
+    *("MARS", "DMAE", "SimTier", "AveragePooling", "GRU4RecCTR", "BST"),
+    *("UniSRec", "LRD", "DIMO", "FRNet"),
+)
 OUR_MODELS = (*CTR_MODELS, "MARSAlign")
-FEATURE_MODELS = ("DMAE", "SimTier", "MARSAlign")  # they read item features, whatever is augmented
+# That read item features whatever the augmentation.
+FEATURE_MODELS = ("DMAE", "SimTier", "UniSRec", "LRD", "DIMO", "MARSAlign")
 OBJECTIVES = ("cl4srec", "coserec", "basrec")  # augmentations that add a loss to MARS's
 
 

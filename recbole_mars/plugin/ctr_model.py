@@ -59,8 +59,7 @@ class CTRModel(SequentialRecommender, ABC):
 class SequenceModel(CTRModel):
     """A CTR model of a history, a target, a user's own features and agreement.
 
-    A model that is no more than its network sets `network` to a module called as
-    network(history, target_item, user, context), which returns a Prediction.
+    Its network is called as network(history, target_item, user, context) and returns a Prediction.
     """
 
     network: nn.Module
@@ -73,13 +72,18 @@ class SequenceModel(CTRModel):
                 "mars_precision: bfloat16 is slower than float32 on this processor, which has no "
                 "instructions for it (AMX or AVX512-BF16)"
             )
+        self.network = self.make_network(config, dataset)
+
+    @abstractmethod
+    def make_network(self, config: Config, dataset: MultimodalDataset) -> nn.Module:
+        """What scores, in plain torch."""
 
     @staticmethod
     def embeddings(
-        config: Config, dataset: MultimodalDataset
+        config: Config, dataset: MultimodalDataset, size: int | None = None
     ) -> tuple[FieldEmbedding, FieldEmbedding | None]:
-        """Of items, and of users, None if nothing of them is read."""
-        size = config["embedding_size"]
+        """Of items, and of users, None if nothing of them is read. size: ~ for embedding_size."""
+        size = config["embedding_size"] if size is None else size
         items = FieldEmbedding(dataset.item_num, size, **_columns(dataset, dataset.iid_field))
         columns = _columns(dataset, dataset.uid_field)
         use_id = bool(config["mars_use_user_id"])

@@ -54,7 +54,8 @@ def copy_recbole_din(theirs: RecBoleDIN, ours: MARS) -> None:
 
 def _embeddings(theirs: RecBoleDIN, ours: MARS) -> list[tuple[Tensor, Tensor]]:
     """Tables of item fields, theirs cut to ours, which end with the last category in use."""
-    table, items = theirs.embedding_layer, ours.din.items
+    table: Any = theirs.embedding_layer
+    items: Any = ours.din.items
     tokens, lists = table.token_field_names["item"], table.token_seq_field_names["item"]
     if table.num_feature_field["item"] != len(tokens) + len(lists):
         raise ValueError("item features must be token or token_seq, got numbers in RecBole's DIN")

@@ -6,31 +6,40 @@ import numpy as np
 import torch
 from recbole.config import Config
 from recbole.data.interaction import Interaction
-from torch import Tensor
+from torch import Tensor, nn
 
 from recbole_mars import ctr
 from recbole_mars.alignment import AlignmentExport, export_embeddings
-from recbole_mars.ctr import (
-    DIN,
-    GRUInterest,
-    InterestNetwork,
-    MeanInterest,
-    TrainingBatch,
-    TransformerInterest,
-)
+from recbole_mars.data import TRAIN
 from recbole_mars.plugin.ctr_model import CTRModel, SequenceModel
 from recbole_mars.plugin.dataset import RATE_FIELD, VIEW_PREFIXES, MultimodalDataset
 from recbole_mars.plugin.modalities import item_modalities
 from recbole_mars.plugin.settings import (
     bst_settings,
+    dimo_settings,
     din_settings,
     dmae_settings,
+    frnet_settings,
+    lrd_settings,
     simtier_settings,
     training_objective,
+    unisrec_settings,
 )
 from recbole_mars.plugin.stage_one import alignment_network
 
-__all__ = ["BST", "DMAE", "MARS", "AveragePooling", "GRU4RecCTR", "MARSAlign", "SimTier"]
+__all__ = [
+    "BST",
+    "DIMO",
+    "DMAE",
+    "LRD",
+    "MARS",
+    "AveragePooling",
+    "FRNet",
+    "GRU4RecCTR",
+    "MARSAlign",
+    "SimTier",
+    "UniSRec",
+]
 
 
 class MARS(SequenceModel):
@@ -41,10 +50,19 @@ class MARS(SequenceModel):
     one's training.
     """
 
+    network: ctr.DIN
+
     def __init__(self, config: Config, dataset: MultimodalDataset) -> None:
         super().__init__(config, dataset)
-        self.din = DIN(*self.embeddings(config, dataset), din_settings(config))
         self.objective = training_objective(config)
+
+    def make_network(self, config: Config, dataset: MultimodalDataset) -> nn.Module:
+        return ctr.DIN(*self.embeddings(config, dataset), din_settings(config))
+
+    @property
+    def din(self) -> ctr.DIN:
+        """The network."""
+        return self.network
 
     def logits(self, interaction: Interaction) -> Tensor:
         return self._score(interaction)[0]
@@ -57,7 +75,7 @@ class MARS(SequenceModel):
         if self.objective is None or VIEW_PREFIXES[0] + self.ITEM_SEQ not in interaction:
             return loss
         first, second = VIEW_PREFIXES
-        batch = TrainingBatch(
+        batch = ctr.TrainingBatch(
             self.history(interaction),
             interaction[self.ITEM_ID],
             interaction[self.USER_ID],
@@ -77,62 +95,84 @@ class MARS(SequenceModel):
 
 
 class DMAE(SequenceModel):
-    """DMAE: a DIN that also reads how alike target and behaviours are in text and image.
+    """DMAE: a DIN that also reads how alike target and behaviours are; see recbole_mars.ctr."""
 
-    See recbole_mars.ctr.DMAE.
-    """
-
-    def __init__(self, config: Config, dataset: MultimodalDataset) -> None:
-        super().__init__(config, dataset)
-        items, users = self.embeddings(config, dataset)
-        modalities = item_modalities(config, dataset)
-        self.network = ctr.DMAE(
-            items, users, modalities, din_settings(config), dmae_settings(config)
-        )
+    def make_network(self, config: Config, dataset: MultimodalDataset) -> nn.Module:
+        modalities, own = item_modalities(config, dataset), dmae_settings(config)
+        return ctr.DMAE(*self.embeddings(config, dataset), modalities, din_settings(config), own)
 
 
 class SimTier(SequenceModel):
-    """SimTier: a DIN that also reads how many behaviours are how alike the target.
+    """SimTier: a DIN that also reads how many behaviours are how alike; see recbole_mars.ctr."""
 
-    See recbole_mars.ctr.SimTier.
-    """
+    def make_network(self, config: Config, dataset: MultimodalDataset) -> nn.Module:
+        modalities, own = item_modalities(config, dataset), simtier_settings(config)
+        return ctr.SimTier(*self.embeddings(config, dataset), modalities, din_settings(config), own)
 
-    def __init__(self, config: Config, dataset: MultimodalDataset) -> None:
-        super().__init__(config, dataset)
+
+class UniSRec(SequenceModel):
+    """UniSRec: adapted features added to item ids, and a transformer; see recbole_mars.ctr."""
+
+    def make_network(self, config: Config, dataset: MultimodalDataset) -> nn.Module:
+        modalities, own = item_modalities(config, dataset), unisrec_settings(config)
+        return ctr.UniSRec(*self.embeddings(config, dataset), modalities, din_settings(config), own)
+
+
+class LRD(SequenceModel):
+    """LRD: a DIN with latent relations discovered by features; see recbole_mars.ctr."""
+
+    def make_network(self, config: Config, dataset: MultimodalDataset) -> nn.Module:
+        modalities, own = item_modalities(config, dataset), lrd_settings(config)
+        return ctr.LRD(*self.embeddings(config, dataset), modalities, din_settings(config), own)
+
+
+class DIMO(SequenceModel):
+    """DIMO: a DIN of ids and one of features, disentangled; see recbole_mars.ctr."""
+
+    def make_network(self, config: Config, dataset: MultimodalDataset) -> nn.Module:
         items, users = self.embeddings(config, dataset)
-        modalities = item_modalities(config, dataset)
-        self.network = ctr.SimTier(
-            items, users, modalities, din_settings(config), simtier_settings(config)
-        )
+        modalities, own = item_modalities(config, dataset), dimo_settings(config)
+        rows = np.flatnonzero(dataset.log.phases == TRAIN)
+        companions = ctr.find_companions(dataset.log, rows, own.companions, own.window)
+        return ctr.DIMO(items, users, modalities, companions, din_settings(config), own)
 
 
 class AveragePooling(SequenceModel):
-    """Average pooling: the mean of the history as interest. See recbole_mars.ctr.MeanInterest."""
+    """Average pooling: the mean of the history as interest; see recbole_mars.ctr.MeanInterest."""
 
-    def __init__(self, config: Config, dataset: MultimodalDataset) -> None:
-        super().__init__(config, dataset)
+    def make_network(self, config: Config, dataset: MultimodalDataset) -> nn.Module:
         items, users = self.embeddings(config, dataset)
-        self.network = InterestNetwork(items, users, din_settings(config), MeanInterest())
+        return ctr.InterestNetwork(items, users, din_settings(config), ctr.MeanInterest())
 
 
 class GRU4RecCTR(SequenceModel):
-    """GRU4Rec as a CTR model: a GRU's last state as interest. See recbole_mars.ctr.GRUInterest."""
+    """GRU4Rec as a CTR model: a GRU's last state as interest; see recbole_mars.ctr.GRUInterest."""
 
-    def __init__(self, config: Config, dataset: MultimodalDataset) -> None:
-        super().__init__(config, dataset)
+    def make_network(self, config: Config, dataset: MultimodalDataset) -> nn.Module:
         items, users = self.embeddings(config, dataset)
-        unit = GRUInterest(items.width)
-        self.network = InterestNetwork(items, users, din_settings(config), unit)
+        unit = ctr.GRUInterest(items.width)
+        return ctr.InterestNetwork(items, users, din_settings(config), unit)
 
 
 class BST(SequenceModel):
-    """BST: a transformer over history and target. See recbole_mars.ctr.TransformerInterest."""
+    """BST: a transformer over history and target; see recbole_mars.ctr.TransformerInterest."""
 
-    def __init__(self, config: Config, dataset: MultimodalDataset) -> None:
-        super().__init__(config, dataset)
+    def make_network(self, config: Config, dataset: MultimodalDataset) -> nn.Module:
         items, users = self.embeddings(config, dataset)
-        unit = TransformerInterest(items.width, bst_settings(config))
-        self.network = InterestNetwork(items, users, din_settings(config), unit)
+        unit = ctr.TransformerInterest(items.width, bst_settings(config))
+        return ctr.InterestNetwork(items, users, din_settings(config), unit)
+
+
+class FRNet(SequenceModel):
+    """FRNet: a factorization machine over refined fields, no history; see recbole_mars.ctr."""
+
+    def make_network(self, config: Config, dataset: MultimodalDataset) -> nn.Module:
+        return ctr.FRNet(
+            *self.embeddings(config, dataset),
+            *self.embeddings(config, dataset, size=1),
+            frnet_settings(config),
+            din_settings(config).context_width,
+        )
 
 
 class MARSAlign(CTRModel):

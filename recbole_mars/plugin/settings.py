@@ -23,12 +23,16 @@ from recbole_mars.ctr import (
     BSTSettings,
     ContrastiveObjective,
     ContrastiveSettings,
+    DIMOSettings,
     DINSettings,
     DMAESettings,
+    FRNetSettings,
+    LRDSettings,
     MixupObjective,
     MixupSettings,
     Objective,
     SimTierSettings,
+    UniSRecSettings,
 )
 from recbole_mars.features import FeatureSettings
 from recbole_mars.plugin.config import OBJECTIVES
@@ -41,11 +45,14 @@ __all__ = [
     "cmr_settings",
     "cmrsi_settings",
     "coserec_settings",
+    "dimo_settings",
     "din_settings",
     "dmae_settings",
     "donor_time",
     "feature_settings",
+    "frnet_settings",
     "is_temporal",
+    "lrd_settings",
     "random_seq_settings",
     "random_settings",
     "reppad_settings",
@@ -53,6 +60,7 @@ __all__ = [
     "simtier_settings",
     "training_objective",
     "training_settings",
+    "unisrec_settings",
 ]
 
 _T = TypeVar("_T")
@@ -135,6 +143,30 @@ _BST = {
     "dropout": "bst_dropout",
     "positions": "MAX_ITEM_LIST_LENGTH",
 }
+
+_UNISREC = {
+    "experts": "unisrec_experts",
+    "layers": "unisrec_layers",
+    "heads": "unisrec_heads",
+    "inner": "unisrec_inner",
+    "dropout": "unisrec_dropout",
+    "ages": "MAX_ITEM_LIST_LENGTH",
+}
+_LRD = {
+    "relations": "lrd_relations",
+    "width": "lrd_width",
+    "weight": "lrd_lambda",
+    "entropy": "lrd_alpha",
+    "inferred": "lrd_inferred",
+}
+_DIMO = {
+    "companions": "dimo_companions",
+    "window": "dimo_window",
+    "layers": "dimo_layers",
+    "negatives": "dimo_negatives",
+    "weight": "dimo_lambda",
+}
+_FRNET = {"attention_width": "frnet_attention_width", "hidden": "frnet_hidden"}
 
 _CONTRASTIVE = {
     "weight": "contrast_weight",
@@ -261,6 +293,26 @@ def simtier_settings(config: Config) -> SimTierSettings:
 def bst_settings(config: Config) -> BSTSettings:
     """The transformer in place of DIN's attention."""
     return _build(BSTSettings, _BST, config)
+
+
+def unisrec_settings(config: Config) -> UniSRecSettings:
+    """UniSRec's adaptor and transformer."""
+    return _build(UniSRecSettings, _UNISREC, config)
+
+
+def lrd_settings(config: Config) -> LRDSettings:
+    """What LRD adds to a DIN."""
+    return _build(LRDSettings, _LRD, config)
+
+
+def dimo_settings(config: Config) -> DIMOSettings:
+    """What DIMO adds to two DINs."""
+    return _build(DIMOSettings, _DIMO, config)
+
+
+def frnet_settings(config: Config) -> FRNetSettings:
+    """FRNet's units."""
+    return _build(FRNetSettings, _FRNET, config)
 
 
 def training_objective(config: Config) -> Objective | None:

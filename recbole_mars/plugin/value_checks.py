@@ -19,11 +19,14 @@ from recbole_mars.plugin.settings import (
     cmr_settings,
     cmrsi_settings,
     coserec_settings,
+    dimo_settings,
     din_settings,
     dmae_settings,
     donor_time,
     feature_settings,
+    frnet_settings,
     is_temporal,
+    lrd_settings,
     random_seq_settings,
     random_settings,
     reppad_settings,
@@ -31,6 +34,7 @@ from recbole_mars.plugin.settings import (
     simtier_settings,
     training_objective,
     training_settings,
+    unisrec_settings,
 )
 
 __all__ = ["check_values"]
@@ -59,6 +63,10 @@ _MODELS: dict[str, tuple[Callable[[Config], object], ...]] = {
     "DMAE": (dmae_settings,),
     "SimTier": (simtier_settings,),
     "BST": (bst_settings,),
+    "UniSRec": (unisrec_settings,),
+    "LRD": (lrd_settings,),
+    "DIMO": (dimo_settings,),
+    "FRNet": (frnet_settings,),
     "MARSAlign": (alignment_settings, training_settings),
 }
 
@@ -74,10 +82,9 @@ def check_values(config: Config) -> None:
     MultimodalDataset._check_options(config)
     donor_time(config, is_temporal(config))
     model, augmentation = config["model"], config["augmentation"]
-    builders = list(_AUGMENTATIONS.get(augmentation, ()))
+    builders = [*_AUGMENTATIONS.get(augmentation, ()), *_MODELS.get(model, ())]
     if model in CTR_MODELS:
         builders += [din_settings, training_objective]
-    builders += _MODELS.get(model, ())
     if config["mars_agreement"]:
         builders.append(agreement_settings)
     if MultimodalDataset._uses_features(config):

@@ -19,14 +19,18 @@ from recbole_mars.plugin.settings import (
     bst_settings,
     cmr_settings,
     cmrsi_settings,
+    dimo_settings,
     din_settings,
     dmae_settings,
+    frnet_settings,
+    lrd_settings,
     random_seq_settings,
     random_settings,
     reppad_settings,
     retrieval_settings,
     simtier_settings,
     training_settings,
+    unisrec_settings,
 )
 
 BUILDERS = {
@@ -43,6 +47,10 @@ BUILDERS = {
     "dmae": dmae_settings,
     "simtier": simtier_settings,
     "bst": bst_settings,
+    "unisrec": unisrec_settings,
+    "lrd": lrd_settings,
+    "dimo": dimo_settings,
+    "frnet": frnet_settings,
 }
 # key: a value that is not the default, and what it changes
 KEYS: dict[str, tuple[Any, set[str]]] = {
@@ -89,7 +97,10 @@ KEYS: dict[str, tuple[Any, set[str]]] = {
     "history_labels": (True, {"alignment.history_labels", "din.history_labels"}),
     "MAX_ITEM_LIST_LENGTH": (
         7,
-        {"training.max_length", "retrieval.max_length", "dmae.ages", "bst.positions"},
+        {
+            *("training.max_length", "retrieval.max_length", "dmae.ages"),
+            *("bst.positions", "unisrec.ages"),
+        },
     ),
     "seed": (7, {"training.seed", "agreement.seed"}),
     "similarity_scale": ("quantile", {"dmae.scale", "simtier.scale"}),
@@ -110,6 +121,23 @@ KEYS: dict[str, tuple[Any, set[str]]] = {
     "bst_heads": (7, {"bst.heads"}),
     "bst_blocks": (7, {"bst.blocks"}),
     "bst_dropout": (0.7, {"bst.dropout"}),
+    "unisrec_experts": (7, {"unisrec.experts"}),
+    "unisrec_layers": (7, {"unisrec.layers"}),
+    "unisrec_heads": (7, {"unisrec.heads"}),
+    "unisrec_inner": (7, {"unisrec.inner"}),
+    "unisrec_dropout": (0.7, {"unisrec.dropout"}),
+    "lrd_relations": (7, {"lrd.relations"}),
+    "lrd_width": (7, {"lrd.width"}),
+    "lrd_lambda": (0.7, {"lrd.weight"}),
+    "lrd_alpha": (-0.7, {"lrd.entropy"}),
+    "lrd_inferred": (True, {"lrd.inferred"}),
+    "dimo_companions": (7, {"dimo.companions"}),
+    "dimo_window": (7, {"dimo.window"}),
+    "dimo_layers": (7, {"dimo.layers"}),
+    "dimo_negatives": (7, {"dimo.negatives"}),
+    "dimo_lambda": (0.7, {"dimo.weight"}),
+    "frnet_attention_width": (7, {"frnet.attention_width"}),
+    "frnet_hidden": ([7], {"frnet.hidden"}),
     "mars_agreement_factors": (7, {"agreement.factors"}),
     "mars_agreement_length": (7, {"agreement.max_length"}),
 }
@@ -148,6 +176,7 @@ def test_no_key_is_forgotten():
     known = yaml.safe_load((properties_folder() / "overall.yaml").read_text())
     ours = ("mars_", "random_", "reppad_", "cmr_", "cmrsi_")
     ours += ("similarity_", "dmae_", "simtier_", "bst_")
+    ours += ("unisrec_", "lrd_", "dimo_", "frnet_")
     assert {key for key in known if key.startswith(ours)} == ELSEWHERE | {
         key for key in KEYS if key.startswith(ours)
     }
