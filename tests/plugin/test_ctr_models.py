@@ -13,6 +13,7 @@ from recbole.data.interaction import Interaction
 from recbole.quick_start import run_recbole
 from recbole.utils import get_model
 
+from recbole_mars.data.synthetic import SyntheticSettings, generate, write_atomic
 from recbole_mars.evaluation import auc
 from recbole_mars.plugin.config import CTR_MODELS, FEATURE_MODELS
 from recbole_mars.plugin.dataset import ROW_FIELD
@@ -158,3 +159,35 @@ def test_context_models_of_recbole_join_on_the_same_targets(small, name):
     assert not [field for field in train.fields() if field.endswith("_list")]
     result = run_recbole(name, "world", config_dict={**small, **labelled})
     assert 0 < result["test_result"]["auc"] < 1
+
+
+@pytest.fixture(scope="module")
+def tastes(tmp_path_factory):
+    """Three tastes; who knows those of users and items reaches an AUC of 0.9."""
+    folder = tmp_path_factory.mktemp("tastes")
+    settings = SyntheticSettings(
+        n_users=400, n_items=150, n_tastes=3, low_share=0.0, high_length=(20, 30), seed=1
+    )
+    write_atomic(generate(settings), folder, "world")
+    return folder
+
+
+@pytest.mark.parametrize("name", [name for name in CTR_MODELS if name != "FRNet"])
+def test_the_planted_taste_is_learnt(tastes, small, name):
+    settings = {
+        **small,
+        "data_path": str(tastes),
+        "image_dir": str(tastes / "world" / "images"),
+        "load_col": {"inter": ["user_id", "item_id", "rating", "timestamp"]},
+        "MAX_ITEM_LIST_LENGTH": 30,
+        "history_labels": True,
+        "epochs": 12,
+        "train_batch_size": 128,
+        "learning_rate": 0.01,
+        "embedding_size": 8,
+        "mars_dnn_hidden": [32],
+        "mars_attention_hidden": [16],
+        "unisrec_inner": 32,
+    }
+    result = run_recbole(name, "world", config_dict=settings)
+    assert result["test_result"]["auc"] > 0.8
