@@ -75,7 +75,8 @@ def main() -> None:
     parser.add_argument("--models", nargs="+", default=list(CTR_MODELS))
     parser.add_argument("--rounds", type=int, default=3)
     args = parser.parse_args()
-    sys.argv = sys.argv[:1]
+    given = [a.replace(args.data_path, "DIR") for a in sys.argv[1:]]
+    sys.argv = sys.argv[:1]  # where RecBole looks for settings
     torch.set_num_threads(1)
     lines = ["# What CTR models cost beside DIN", ""]
     for length in args.length:
@@ -109,7 +110,7 @@ def main() -> None:
         lines.append("")
     facts = machine_facts(Namespace(device="cpu", threads=1))
     lines += [
-        "```\npython benchmarks/ctr_models.py --data_path DIR\n```",
+        f"```\npython benchmarks/ctr_models.py {' '.join(given)}\n```",
         "",
         f"{date.today()}, commit {facts['commit']}, {facts['processor']}, 1 thread, "
         f"torch {facts['torch']}; {args.rounds} rounds of {STEPS} batches of 1,024.",
