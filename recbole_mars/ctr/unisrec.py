@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -106,10 +107,12 @@ class SequenceInterest(nn.Module):
         nn.init.normal_(self.positions.weight, std=0.02)
         self.norm = nn.LayerNorm(width)
         self.dropout = nn.Dropout(own.dropout)
-        layer = nn.TransformerEncoderLayer(
-            width, own.heads, own.inner, own.dropout, activation="gelu", batch_first=True
+        self.layers = nn.ModuleList(
+            nn.TransformerEncoderLayer(
+                width, own.heads, own.inner, own.dropout, activation="gelu", batch_first=True
+            )
+            for _ in range(own.layers)
         )
-        self.encoder = nn.TransformerEncoder(layer, own.layers, enable_nested_tensor=False)
 
     def forward(
         self,
@@ -128,11 +131,27 @@ class SequenceInterest(nn.Module):
         x = behaviours.new_zeros(size, length, behaviours.shape[1])
         x[age >= 0] = behaviours[behaviour_of]
         x = x + self.positions(age.clamp(0, self.positions.num_embeddings - 1))
+        x = self.dropout(self.norm(x))
         # What lies behind the last behaviour is seen by none before it.
         later = place > place.unsqueeze(1)
-        x = self.encoder(self.dropout(self.norm(x)), mask=later)
+        for layer in self.layers[:-1]:
+            x = layer(x, src_mask=later)
         last = x[torch.arange(size, device=x.device), (lengths - 1).clamp(min=0)]
-        return last * (lengths > 0).unsqueeze(1)
+        real = lengths.unsqueeze(1) > 0
+        return _outputs_of(self.layers[-1], last, x, (age < 0) & real) * real
+
+
+def _outputs_of(layer: nn.Module, asked: Tensor, x: Tensor, hidden: Tensor) -> Tensor:
+    """An nn.TransformerEncoderLayer's output for one behaviour a sample, the only one wanted.
+
+    asked: (B, D). x: (B, L, D), what it attends to but where hidden, (B, L) bool. Returns (B, D).
+    """
+    part: Any = layer
+    query = asked.unsqueeze(1)
+    seen, _ = part.self_attn(query, x, x, key_padding_mask=hidden, need_weights=False)
+    query = part.norm1(query + part.dropout1(seen))
+    wide = part.dropout(part.activation(part.linear1(query)))
+    return part.norm2(query + part.dropout2(part.linear2(wide))).squeeze(1)
 
 
 class UniSRec(nn.Module):

@@ -82,7 +82,7 @@ def test_the_interest_is_the_transformers_last_output(heads):
     for sample, stretch in ((0, behaviour_of[:7]), (2, behaviour_of[7:])):
         ages = torch.arange(len(stretch) - 1, -1, -1).clamp(max=4)
         x = network.norm(behaviours[stretch] + network.positions(ages))
-        for layer in network.encoder.layers:
+        for layer in network.layers:
             x = layer_norm(x + self_attention(layer, x, heads), [4], *norm(layer.norm1))
             hidden = layer.linear2(gelu(layer.linear1(x)))
             x = layer_norm(x + hidden, [4], *norm(layer.norm2))
