@@ -25,16 +25,16 @@ __all__ = ["LRD", "LRDSettings", "reconstruction_loss"]
 
 @dataclass(frozen=True)
 class LRDSettings:
-    """relations: R. width: of the projected features. weight: lambda, of the discovery loss
-    (the authors' code has 10, beside a ranking loss). entropy: alpha, of the relations' entropy.
-    inferred: the weights of the history count p(r | j, i), too.
+    """The defaults are the authors'. relations: R. width: of the projected features. weight:
+    lambda, of the discovery loss. entropy: alpha, of the relations' entropy. inferred: the weights
+    of the history count p(r | j, i), too.
 
     Raises ValueError for a number out of range.
     """
 
     relations: int = 8
     width: int = 64
-    weight: float = 1.0
+    weight: float = 10.0
     entropy: float = 0.1
     inferred: bool = False
 
