@@ -135,6 +135,21 @@ def test_one_record_is_enough(tmp_path):
     assert not (tmp_path / "tables" / "group-old.csv").exists()
 
 
+def test_what_was_never_planned_is_not_missed(tmp_path):
+    place = {"datasets": {"ml-1m": {}}, "splits": {"leave-one-out": {"split": {"RS": [8, 1, 1]}}}}
+    spec = {**place, "methods": {"DIN": {}, "MARS": {}}, "seeds": [1, 2]}
+    spec["groups"] = {"table-2": ["DIN", "MARS"]}
+    write_paper_report(write(tmp_path, *runs("DIN"), *runs("MARS", 0.01), spec=spec))
+    _, text = text_of(tmp_path)
+    for title in ("Table 3", "Figure 4", "Sensitivity", "against the best baseline"):
+        assert title not in text
+    spec["groups"]["padding"] = ["DIN", "MARS"]
+    write_paper_report(write(tmp_path, spec=spec))
+    _, text = text_of(tmp_path)
+    assert "Figure 4" in text
+    assert "Nothing recorded yet." in text
+
+
 def test_hostile_names_are_only_text(tmp_path):
     found = record(method="DIN", commit=HOSTILE, groups=["table-2", HOSTILE])
     method = HOSTILE.replace("/", "")  # a file is named after it

@@ -50,7 +50,7 @@ class Results:
     not run. order: all methods, as tables list them. wanted: seeds by setting and method. trials:
     of the search for hyper-parameters, 0 if there was none. folder: as it was given. planned: what
     spec.yaml fixes by setting and method, without what its search chooses. paper: whose figures
-    stand beside ours.
+    stand beside ours. groups: that spec.yaml names, () without one.
     """
 
     name: str
@@ -63,6 +63,7 @@ class Results:
     trials: int = 0
     planned: Mapping[tuple[Setting, str], Mapping[str, Any]] = field(default_factory=dict)
     paper: Paper = MARS_PAPER
+    groups: tuple[str, ...] = ()
 
     def settings(self, group: str = "") -> list[Setting]:
         """Settings with records (of a group), in the order of the records."""
@@ -178,6 +179,7 @@ def read_results(folder: Path) -> Results:
         trials=plan.search.trials if plan and plan.search else 0,
         planned=_planned(plan) if plan else {},
         paper=paper,
+        groups=tuple(group.name for group in plan.groups) if plan else (),
     )
 
 

@@ -21,6 +21,8 @@ from recbole_mars.experiments.paper_report.table import Table
 
 __all__ = ["Section", "make_sections"]
 
+# The group that a table is of.
+_OF_GROUPS = {"table-3": "table-3", "figure-4": "padding", "sensitivity": "sensitivity"}
 _OWN_SECTION = ("table2", "table3", "padding", "sensitivity")
 _GAINS = (
     "Mean difference over seeds with its 95 % interval (paired t; filled: p < 0.05, not "
@@ -40,9 +42,14 @@ class Section:
 
 
 def make_sections(results: Results, resampled: Resampled) -> list[Section]:
-    """All sections; those without records have a table without rows."""
+    """Sections of what was planned; those without records have a table without rows."""
     base, measured = results.base, results.measured
-    return [
+    planned = {compact(name) for name in results.groups}
+    missing = {table for table, group in _OF_GROUPS.items() if compact(group) not in planned}
+    if not any(compact(name) in results.paper.baselines for name in results.order):
+        missing.add("best-baseline")
+    missing = missing if planned else set()  # without a spec nobody knows
+    found = [
         Section(studies.data_sets(results)),
         Section(overall(results, resampled), _gains(results, "table-2", base), _GAINS),
         Section(best_baselines(results, resampled)),
@@ -62,6 +69,7 @@ def make_sections(results: Results, resampled: Resampled) -> list[Section]:
             in_markdown=False,
         ),
     ]
+    return [s for s in found if s.table.parts or s.table.name not in missing]
 
 
 def _gains(results: Results, group: str, against: str) -> list[str]:
