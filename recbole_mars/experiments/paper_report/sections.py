@@ -69,7 +69,7 @@ def make_sections(results: Results, resampled: Resampled) -> list[Section]:
             in_markdown=False,
         ),
     ]
-    return [s for s in found if s.table.parts or s.table.name not in missing]
+    return [s for s in found if s.table.rows or s.table.name not in missing]
 
 
 def _gains(results: Results, group: str, against: str) -> list[str]:
