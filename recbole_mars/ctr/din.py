@@ -15,6 +15,8 @@ from torch import Tensor, nn
 from recbole_mars.ctr.layers import ACTIVATIONS, TargetAttention, VectorTable, distinct, mlp
 from recbole_mars.ctr.weighted_sum import mean_of_samples
 
+_AGES = 8  # powers of two that the age of a behaviour is told by
+
 __all__ = ["DIN", "DINSettings", "History"]
 
 
@@ -38,7 +40,8 @@ class DINSettings:
 
     attention_hidden: widths of the local activation unit. dnn_hidden: widths of the final MLP.
     activation: of the final MLP. history_labels: behaviours carry whether they were liked.
-    mark_borrowed: behaviours borrowed from other users carry a learned mark. context_width: how
+    mark_borrowed: behaviours borrowed from other users carry a learned mark. mark_age: so do those
+    with 0, 1-2, 3-6, ... behaviours after them: a DIN knows no order. context_width: how
     many numbers about each sample the final MLP reads beside all this. precision: "float32",
     or "bfloat16" for the products of the attention's unit, which are nearly all of the work; sums,
     weights and all else stay in float32.
@@ -51,6 +54,7 @@ class DINSettings:
     dropout: float = 0.0
     history_labels: bool = False
     mark_borrowed: bool = False
+    mark_age: bool = False
     context_width: int = 0
     precision: str = "float32"
 
@@ -96,7 +100,8 @@ class DIN(nn.Module):
         # A behaviour's label and origin are added to its item vector: one row per case.
         self.label_embedding = nn.Embedding(2, width) if settings.history_labels else None
         self.borrowed_embedding = nn.Embedding(2, width) if settings.mark_borrowed else None
-        for table in (self.label_embedding, self.borrowed_embedding):
+        self.age_embedding = nn.Embedding(_AGES, width) if settings.mark_age else None
+        for table in (self.label_embedding, self.borrowed_embedding, self.age_embedding):
             if table is not None:
                 nn.init.normal_(table.weight, std=width**-0.5 * 0.1)
         extra = (users.width if users is not None else 0) + settings.context_width
@@ -220,6 +225,12 @@ class DIN(nn.Module):
             position = torch.arange(history.mask.shape[1], device=history.borrowed.device)
             tables.append(self.borrowed_embedding.weight)
             cases.append((position < history.borrowed.unsqueeze(1))[history.mask].long())
+        if self.age_embedding is not None:
+            lengths = history.mask.sum(1, keepdim=True)
+            ages = (lengths - history.mask.cumsum(1))[history.mask]
+            tables.append(self.age_embedding.weight)
+            power = (ages + 1).float().frexp().exponent.long() - 1  # exact, unlike log2
+            cases.append(power.clamp(max=_AGES - 1))
         behaviours = vectors
         for table, case in zip(tables, cases):
             code, behaviour_of = distinct(

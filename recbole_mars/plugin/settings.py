@@ -118,6 +118,7 @@ _DIN = {
     "dropout": "mars_dropout",
     "precision": "mars_precision",
     "history_labels": "history_labels",
+    "mark_age": "mars_mark_age",
 }
 
 _DMAE = {

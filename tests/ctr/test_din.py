@@ -142,7 +142,9 @@ def test_dice_by_hand():
 @pytest.mark.parametrize("labels", [False, True])
 @pytest.mark.parametrize("softmax", [False, True])
 def test_padding_never_moves_a_logit(labels, softmax):
-    model = make_din(history_labels=labels, attention_softmax=softmax, mark_borrowed=True)
+    model = make_din(
+        history_labels=labels, attention_softmax=softmax, mark_borrowed=True, mark_age=True
+    )
     inputs = batch()
     logits = model(**inputs)
     longer = {**inputs}
@@ -171,6 +173,18 @@ def test_labels_and_marks_reach_the_logit():
     empty = ~inputs["history_mask"].any(1)
     assert (flipped != logits).tolist() == (~empty).tolist()
     assert (unmarked != logits).tolist() == (inputs["borrowed"] > 0).tolist()
+
+
+def test_behaviours_are_marked_by_age_in_powers_of_two():
+    """0 behaviours after it, 1 or 2, 3 to 6, ...: each shares a vector, added to the item's."""
+    model, length = make_din(mark_age=True), 300
+    mask = torch.arange(length) < torch.tensor([[length], [3]])
+    past = History(torch.full((2, length), 7), mask)
+    vectors, of = model.behaviours(past)
+    ages = torch.cat([torch.arange(length).flip(0), torch.arange(3).flip(0)])
+    powers = torch.tensor([min(7, (int(age) + 1).bit_length() - 1) for age in ages])
+    expected = model.items(torch.tensor([7])) + model.age_embedding.weight[powers]
+    torch.testing.assert_close(vectors[of], expected)
 
 
 def test_context_reaches_the_logit_as_it_is():

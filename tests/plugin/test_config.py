@@ -84,6 +84,7 @@ KEYS: dict[str, tuple[Any, set[str]]] = {
     "mars_attention_softmax": (True, {"din.attention_softmax"}),
     "mars_dropout": (0.7, {"din.dropout"}),
     "mars_precision": ("bfloat16", {"din.precision", "training.precision"}),
+    "mars_mark_age": (True, {"din.mark_age"}),
     "mars_mark_borrowed": (True, {"din.mark_borrowed"}),
     "random_items": (3, {"random.items"}),
     "random_seq_items": (3, {"random_seq.items"}),
