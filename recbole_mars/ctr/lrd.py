@@ -168,6 +168,11 @@ def reconstruction_loss(
     # phi(j) - phi(j') = p · <v_j - v_j', r · (1 + v_i)>: what i alone says cancels.
     margin = p * (((behaviour - other) * (1 + target)) @ relations.T)
     _, sample, counts = sample_of.unique(return_inverse=True, return_counts=True)
-    total = margin.new_zeros(len(counts), margin.shape[1])
-    won = total.index_add(0, sample, margin.sigmoid()) / counts.unsqueeze(1)
-    return -won.log().mean() - entropy * (p * log_p).mean()
+    # log mean_j sigmoid, relative to the highest: of margins far below 0 the mean itself is 0.
+    log_won = nn.functional.logsigmoid(margin)
+    highest = margin.new_zeros(len(counts), margin.shape[1]).scatter_reduce(
+        0, sample.unsqueeze(1).expand_as(margin), log_won.detach(), "amax", include_self=False
+    )
+    total = torch.zeros_like(highest).index_add(0, sample, (log_won - highest[sample]).exp())
+    won = (total / counts.unsqueeze(1)).log() + highest
+    return -won.mean() - entropy * (p * log_p).mean()

@@ -17,7 +17,8 @@ from recbole_mars.ctr.din import History
 __all__ = ["ItemSimilarities", "Modality", "Similarities"]
 
 _TABLE_BYTES = 1 << 29  # of all items' similarities, kept up to this size
-_PIECE = 1 << 21  # numbers gathered at once
+_PIECE = {"cpu": 1 << 21}  # numbers gathered at once
+_PIECE_ELSEWHERE = 1 << 26
 CASES = 4  # of a behaviour: its label, and whether it is borrowed
 SCALES = ("cosine", "quantile")
 _SAMPLE = 1 << 20  # pairs that quantiles are taken of
@@ -65,8 +66,8 @@ class ItemSimilarities(nn.Module):
     different ones.
 
     Nothing here is trained, and a checkpoint leaves it out. Up to 2^29 bytes, the similarities of
-    all pairs are computed at the first call and kept, in half precision; with more items, those of
-    a batch are computed as they come.
+    all pairs are computed at the first call and kept, in half precision; with more items, the
+    distinct ones of a batch are computed as they come, and rounded alike.
 
     Raises ValueError for an unknown scale.
     """
@@ -106,22 +107,38 @@ class ItemSimilarities(nn.Module):
 
     @torch.no_grad()
     def _of_pairs(self, first: Tensor, second: Tensor) -> Tensor:
+        n_items, device = len(self.vectors), self.vectors.device.type
+        pairs = first * n_items + second
+        with torch.autocast(device, enabled=False):
+            if 2 * n_items**2 > _TABLE_BYTES:
+                pairs, place = pairs.unique(return_inverse=True)
+                first = pairs.div(n_items, rounding_mode="floor")
+                return self._compute(first, pairs - first * n_items)[place]
+            if self.table.numel() == 0:
+                self.table = self._all_pairs()
+            return self.table[pairs].to(self.vectors.dtype)
+
+    def _all_pairs(self) -> Tensor:
+        """(I * I,) in half precision, a stretch of rows at a time."""
         n_items = len(self.vectors)
-        if 2 * n_items**2 > _TABLE_BYTES:
-            return self._compute(first, second)
-        if self.table.numel() == 0:
-            rows = max(1, _PIECE // n_items)
-            pieces = [self._scaled(piece @ self.vectors.T) for piece in self.vectors.split(rows)]
-            self.table = torch.cat([piece.half() for piece in pieces]).flatten()
-        return self.table[first * n_items + second].to(self.vectors.dtype)
+        table = self.vectors.new_empty(n_items, n_items, dtype=torch.float16)
+        rows = max(1, self._piece() // n_items)
+        for begin in range(0, n_items, rows):
+            part = slice(begin, begin + rows)
+            table[part] = self._scaled(self.vectors[part] @ self.vectors.T)
+        return table.flatten()
 
     def _compute(self, first: Tensor, second: Tensor) -> Tensor:
-        size = max(1, _PIECE // self.vectors.shape[1])
+        """Rounded as the table is, so that how many items there are changes no bucket."""
+        size = max(1, self._piece() // self.vectors.shape[1])
         cosines = [
             (self.vectors[a] * self.vectors[b]).sum(1)
             for a, b in zip(first.split(size), second.split(size))
         ]
-        return self._scaled(torch.cat(cosines))
+        return self._scaled(torch.cat(cosines)).half().to(self.vectors.dtype)
+
+    def _piece(self) -> int:
+        return _PIECE.get(self.vectors.device.type, _PIECE_ELSEWHERE)
 
     def _scaled(self, cosines: Tensor) -> Tensor:
         if self.knots.numel():
@@ -139,7 +156,7 @@ class ItemSimilarities(nn.Module):
         first = torch.randint(len(items), (_SAMPLE,), generator=generator)
         step = torch.randint(1, len(items), (_SAMPLE,), generator=generator)
         second = (first + step) % len(items)
-        size = max(1, _PIECE // self.vectors.shape[1])
+        size = max(1, self._piece() // self.vectors.shape[1])
         pairs = zip(items[first].split(size), items[second].split(size))
         cosines = torch.cat([(self.vectors[a] * self.vectors[b]).sum(1) for a, b in pairs])
         return torch.quantile(cosines, (torch.arange(1000) + 0.5) / 1000)

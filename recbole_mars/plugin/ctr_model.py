@@ -17,6 +17,7 @@ from recbole.utils import FeatureType, InputType
 from torch import Tensor, nn
 
 from recbole_mars.ctr import FieldEmbedding, History, Prediction
+from recbole_mars.plugin.config import FEATURE_MODELS
 from recbole_mars.plugin.dataset import AGREEMENT_FIELD, BORROWED_FIELD, MultimodalDataset
 
 __all__ = ["CTRModel", "SequenceModel"]
@@ -38,8 +39,9 @@ class CTRModel(SequentialRecommender, ABC):
         self.label_list_field = self.label_field + config["LIST_SUFFIX"]
         self.history_labels = bool(config["history_labels"])
         self.loss = nn.BCEWithLogitsLoss()
-        # A checkpoint indexes its embeddings by internal ids, which another data set numbers anew.
-        self.register_buffer("data_fingerprint", _ids_fingerprint(dataset))
+        # A checkpoint indexes its embeddings by internal ids, which another data set numbers anew,
+        # and holds no features.
+        self.register_buffer("data_fingerprint", _fingerprint(config, dataset))
         self.register_load_state_dict_pre_hook(_refuse_other_data)
 
     @abstractmethod
@@ -73,6 +75,10 @@ class SequenceModel(CTRModel):
                 "instructions for it (AMX or AVX512-BF16)"
             )
         self.network = self.make_network(config, dataset)
+        # Constants of the data set, alike in all processes: not to be sent in every step.
+        kept = set(self.state_dict())
+        constants = [name for name, _ in self.named_buffers() if name not in kept]
+        self._ddp_params_and_buffers_to_ignore = constants
 
     @abstractmethod
     def make_network(self, config: Config, dataset: MultimodalDataset) -> nn.Module:
@@ -156,10 +162,13 @@ def _columns(dataset: MultimodalDataset, id_field: str) -> dict[str, Any]:
     return groups
 
 
-def _ids_fingerprint(dataset: MultimodalDataset) -> Tensor:
+def _fingerprint(config: Config, dataset: MultimodalDataset) -> Tensor:
+    """Of what a checkpoint takes for granted: ids and, of models that read them, features."""
     digest = hashlib.sha256(dataset.dataset_name.encode())
     for field in (dataset.uid_field, dataset.iid_field):
         digest.update("\n".join(map(str, dataset.field2id_token[field])).encode())
+    if config["model"] in FEATURE_MODELS:
+        digest.update(dataset.item_features().fingerprint().encode())
     return torch.tensor(list(digest.digest()[:16]), dtype=torch.uint8)
 
 
@@ -167,6 +176,7 @@ def _refuse_other_data(model: nn.Module, state: dict[str, Any], prefix: str, *_:
     found = state.get(f"{prefix}data_fingerprint")
     if found is not None and not torch.equal(found.cpu(), model.data_fingerprint.cpu()):  # type: ignore[arg-type]
         raise ValueError(
-            "the checkpoint was trained on another data set, or on other users and items of it; "
-            "load it with the dataset, data_path and filters that it was trained with"
+            "the checkpoint was trained on another data set, on other users and items of it, or "
+            "with other item features; load it with the dataset, data_path, filters and features "
+            "that it was trained with"
         )

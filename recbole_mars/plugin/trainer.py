@@ -99,8 +99,6 @@ class MARSTrainer(_OurTrainer):
             lock.release()
 
     def _train_epoch(self, train_data: Any, epoch_idx: int, *args: Any, **options: Any) -> Any:
-        for group in self.optimizer.param_groups:
-            group["lr"] = self.learning_rate * self.config["learning_rate_decay"] ** epoch_idx
         if self._saves_state and epoch_idx > 0:
             self._save_state(epoch_idx)
         return super()._train_epoch(train_data, epoch_idx, *args, **options)
@@ -187,6 +185,7 @@ def _random_state(generator: torch.Generator | None) -> dict[str, Any]:
     version, words, gauss_next = random.getstate()
     return {
         "torch": torch.get_rng_state(),
+        "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
         # RecBole takes the generator away from loaders that it saves (save_dataloaders).
         "loader": None if generator is None else generator.get_state(),
         "numpy": [kind, [int(key) for key in keys], int(position), int(has_gauss), float(gauss)],
@@ -196,6 +195,8 @@ def _random_state(generator: torch.Generator | None) -> dict[str, Any]:
 
 def _restore_random_state(state: dict[str, Any], generator: torch.Generator | None) -> None:
     torch.set_rng_state(state["torch"].cpu())
+    if state["cuda"] and len(state["cuda"]) == torch.cuda.device_count():
+        torch.cuda.set_rng_state_all([one.cpu() for one in state["cuda"]])
     if generator is not None and state["loader"] is not None:
         generator.set_state(state["loader"].cpu())
     kind, keys, *rest = state["numpy"]

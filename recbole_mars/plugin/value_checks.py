@@ -9,8 +9,9 @@ from typing import Any
 
 from recbole.config import Config
 
-from recbole_mars.plugin.config import CTR_MODELS
+from recbole_mars.plugin.config import CTR_MODELS, FEATURE_MODELS
 from recbole_mars.plugin.dataset import MultimodalDataset
+from recbole_mars.plugin.epochs import check_decay
 from recbole_mars.plugin.settings import (
     agreement_settings,
     alignment_settings,
@@ -87,6 +88,8 @@ def check_values(config: Config) -> None:
         builders += [din_settings, training_objective]
     if config["mars_agreement"]:
         builders.append(agreement_settings)
+    if config["mars_use_aligned"] and model in FEATURE_MODELS:
+        builders += [alignment_settings, training_settings]
     if MultimodalDataset._uses_features(config):
         builders.append(feature_settings)
     for build in builders:
@@ -102,9 +105,7 @@ def _check_training(config: Config) -> None:
         value = config[key]
         if value is not None and (not _is(value, Integral) or value < 1):
             raise ValueError(f"{key} must be a whole number >= 1, got {value!r}")
-    decay = config["learning_rate_decay"]
-    if decay <= 0 or decay > 1:
-        raise ValueError(f"learning_rate_decay must lie in (0, 1], got {decay}")
+    check_decay(config["learning_rate_decay"])
     rate = config["learning_rate"]
     if not _is(rate, Real) or rate <= 0 or not isfinite(rate):
         raise ValueError(f"learning_rate must be a number > 0, got {rate!r}")

@@ -117,6 +117,13 @@ def test_a_checkpoint_gives_the_same_scores(small, name):
     assert found == pytest.approx(result["test_result"]["auc"], abs=1e-4)
 
 
+def test_a_checkpoint_refuses_other_features(small):
+    model, *_ = made(small, "DMAE")
+    other, *_ = made({**small, "mars_use_image": False}, "DMAE")
+    with pytest.raises(ValueError, match="other item features"):
+        other.load_state_dict(model.state_dict())
+
+
 @pytest.mark.parametrize("name", MULTIMODAL)
 @pytest.mark.parametrize(
     "changes",
@@ -132,6 +139,15 @@ def test_missing_features_are_said_before_anything_runs(small, name):
     without = {k: v for k, v in small.items() if k != "text_fields"}
     with pytest.raises(ValueError, match="item text is needed: set text_fields"):
         run_recbole(name, "world", config_dict=without)
+
+
+@pytest.mark.parametrize("name", CTR_MODELS)
+def test_processes_do_not_send_each_other_the_constants(small, name):
+    model, _, _ = made(small, name)
+    ignored = set(model._ddp_params_and_buffers_to_ignore)
+    assert ignored.isdisjoint(model.state_dict())
+    assert {n for n, _ in model.named_buffers()} <= ignored | set(model.state_dict())
+    assert not ignored & {n for n, _ in model.named_parameters()}
 
 
 @pytest.mark.parametrize("name", CTR_MODELS)
