@@ -306,7 +306,10 @@ def test_a_run_in_other_hands_is_left_to_them(go, training):
         ({"settings": {"mars_theta": "high"}}, "mars_theta must be a number"),
         ({"settings": {"augmentation": "copy"}}, "augmentation must be one of"),
         ({"settings": {"model": "DINN"}}, "model 'DINN' is not known"),
-        ({"settings": {"model": "FM"}}, "must be a sequential one, got FM"),
+        (
+            {"settings": {"model": "FM"}},
+            "must be a sequential one, or a context model with augmentation: none",
+        ),
         ({"settings": {"text_features": "{data_path}/none"}}, "text_features: there is no file"),
         ({"datasets": {"moon": {}}}, "moon leave-one-out DIN: data set moon: there is no .*moon"),
         ({"methods": {"DIN": {}, "twin": {}}}, "twin and world leave-one-out DIN have the same"),

@@ -279,7 +279,7 @@ def test_another_table_is_another_data_set(agreeing) -> None:
 
 @pytest.mark.parametrize("model", ["DIN", "MARSAlign"])
 def test_other_models(agreeing, model) -> None:
-    with pytest.raises(ValueError, match="mars_agreement is for model MARS"):
+    with pytest.raises(ValueError, match="mars_agreement is for MARS, DMAE"):
         run(agreeing, model=model, threshold={"rating": 4})
 
 

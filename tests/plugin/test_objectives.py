@@ -117,8 +117,8 @@ def test_the_objective_adds_to_the_loss_and_moves_the_weights(plain, name):
     plain_loss, expected = gradients(model, bare)
     assert loss > plain_loss
     moved = [n for n in expected if not torch.equal(found[n], expected[n])]
-    assert "din.items.id_embedding.weight" in moved
-    assert ("din.score.weight" in moved) == (name == "basrec")
+    assert "network.items.id_embedding.weight" in moved
+    assert ("network.score.weight" in moved) == (name == "basrec")
 
 
 @pytest.mark.parametrize("name", OBJECTIVES)
