@@ -177,33 +177,58 @@ def test_context_models_of_recbole_join_on_the_same_targets(small, name):
     assert 0 < result["test_result"]["auc"] < 1
 
 
-@pytest.fixture(scope="module")
-def tastes(tmp_path_factory):
-    """Three tastes; who knows those of users and items reaches an AUC of 0.9."""
-    folder = tmp_path_factory.mktemp("tastes")
-    settings = SyntheticSettings(
-        n_users=400, n_items=150, n_tastes=3, low_share=0.0, high_length=(20, 30), seed=1
+def world_of(folder, **settings):
+    """A world of three tastes; who knows those of users and items reaches an AUC of 0.9."""
+    write_atomic(
+        generate(SyntheticSettings(n_tastes=3, low_share=0.0, seed=1, **settings)), folder, "world"
     )
-    write_atomic(generate(settings), folder, "world")
     return folder
 
 
-@pytest.mark.parametrize("name", [name for name in CTR_MODELS if name != "FRNet"])
-def test_the_planted_taste_is_learnt(tastes, small, name):
+@pytest.fixture(scope="module")
+def tastes(tmp_path_factory):
+    """In which each item is met often enough to learn its taste from ids."""
+    folder = tmp_path_factory.mktemp("tastes")
+    return world_of(folder, n_users=400, n_items=150, high_length=(20, 30))
+
+
+@pytest.fixture(scope="module")
+def contents(tmp_path_factory):
+    """In which an item is met three times, and only its text tells its taste."""
+    few = {"n_users": 300, "n_items": 1500, "high_length": (15, 20), "popularity": 0.3}
+    return world_of(tmp_path_factory.mktemp("contents"), **few, noise=0.2, missing_text=0.0)
+
+
+def learnt(small, folder, name, **changes):
+    """Test AUC of a model that trains for as long as it takes."""
     settings = {
         **small,
-        "data_path": str(tastes),
-        "image_dir": str(tastes / "world" / "images"),
+        "data_path": str(folder),
+        "image_dir": str(folder / "world" / "images"),
         "load_col": {"inter": ["user_id", "item_id", "rating", "timestamp"]},
         "MAX_ITEM_LIST_LENGTH": 30,
         "history_labels": True,
-        "epochs": 12,
         "train_batch_size": 128,
-        "learning_rate": 0.01,
         "embedding_size": 8,
         "mars_dnn_hidden": [32],
         "mars_attention_hidden": [16],
         "unisrec_inner": 32,
+        **changes,
     }
-    result = run_recbole(name, "world", config_dict=settings)
-    assert result["test_result"]["auc"] > 0.8
+    return run_recbole(name, "world", config_dict=settings)["test_result"]["auc"]
+
+
+@pytest.mark.parametrize("name", [name for name in CTR_MODELS if name != "FRNet"])
+def test_the_planted_taste_is_learnt(tastes, small, name):
+    assert learnt(small, tastes, name, epochs=12, learning_rate=0.01) > 0.8
+
+
+@pytest.mark.parametrize("name", ["MARS", *MULTIMODAL])
+def test_contents_are_learnt_where_ids_cannot_be(contents, small, name):
+    """A plain DIN is at chance there; LRD's texts act through its loss alone."""
+    changes = {"mars_use_image": False, "dmae_width": 8, "epochs": 8, "learning_rate": 0.005}
+    found = learnt(small, contents, name, **changes)
+    if name == "MARS":
+        assert found < 0.55
+    else:
+        assert found > (0.55 if name == "LRD" else 0.65)
