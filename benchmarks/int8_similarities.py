@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import subprocess
 import sys
 import warnings
 from datetime import date
@@ -18,6 +17,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from against_recbole_table import machine_facts
 from recbole import quick_start
 from torch.nn.functional import normalize
 
@@ -82,9 +82,7 @@ def main() -> None:
     before, after = ([run[kind] for run in runs] for kind in ("float16", "int8"))
     tested = paired_t_test(before, after)
     saved = 1 - runs[0]["int8 bytes"] / runs[0]["float16 bytes"]
-    commit = subprocess.run(
-        ["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False
-    ).stdout.strip()
+    facts = machine_facts(argparse.Namespace(device="cpu", threads=torch.get_num_threads()))
     lines = ["# int8 features: DMAE on ml-100k, leave-one-out, the same weights", ""]
     lines += ["| features | bytes | test AUC |", "| --- | --- | --- |"]
     for kind, aucs in (("float16", before), ("int8", after)):
@@ -97,7 +95,7 @@ def main() -> None:
         "",
         f"```\npython benchmarks/int8_similarities.py --data_path DIR --seeds {args.seeds}\n```",
         "",
-        f"Commit {commit}, {date.today()}, torch {torch.__version__}.",
+        f"Commit {facts['commit']}, {date.today()}, torch {facts['torch']}.",
     ]
     table = RESULTS / "int8-similarities-ml-100k.md"
     table.write_text("\n".join(lines) + "\n")

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from recbole_mars.ctr.layers import VectorTable, distinct
-from recbole_mars.ctr.similarities import Modality
+from recbole_mars.ctr.similarities import Modality, require_modalities
 
 __all__ = ["ContentVectors", "FrozenFeatures", "linear_encoder"]
 
@@ -61,8 +61,7 @@ class ContentVectors(VectorTable):
         encoder: Callable[[int, int], nn.Module],
     ) -> None:
         super().__init__()
-        if not modalities:
-            raise ValueError("modalities must be one or more, got none")
+        require_modalities(modalities)
         self.width, self.n_ids = width, len(modalities[0].present)
         found = [FrozenFeatures(m) for m in modalities]
         self.features = nn.ModuleList(found)

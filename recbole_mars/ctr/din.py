@@ -12,12 +12,19 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from recbole_mars.ctr.layers import ACTIVATIONS, TargetAttention, VectorTable, distinct, mlp
+from recbole_mars.ctr.layers import (
+    ACTIVATIONS,
+    TargetAttention,
+    VectorTable,
+    check_widths,
+    distinct,
+    mlp,
+)
 from recbole_mars.ctr.weighted_sum import mean_of_samples
 
 _AGES = 8  # powers of two that the age of a behaviour is told by
 
-__all__ = ["DIN", "DINSettings", "History"]
+__all__ = ["DIN", "DINSettings", "History", "extended"]
 
 
 class History(NamedTuple):
@@ -59,10 +66,8 @@ class DINSettings:
     precision: str = "float32"
 
     def __post_init__(self) -> None:
-        for field in ("attention_hidden", "dnn_hidden"):
-            widths = getattr(self, field)
-            if not widths or any(not isinstance(w, int) or w < 1 for w in widths):
-                raise ValueError(f"{field} must list whole numbers >= 1, got {widths!r}")
+        check_widths("attention_hidden", self.attention_hidden)
+        check_widths("dnn_hidden", self.dnn_hidden)
         if self.activation not in ACTIVATIONS:
             known = ", ".join(ACTIVATIONS)
             raise ValueError(f"activation must be one of {known}, got {self.activation!r}")
@@ -238,3 +243,8 @@ class DIN(nn.Module):
             )
             behaviours = behaviours[code // len(table)] + table[code % len(table)]
         return behaviours, behaviour_of
+
+
+def extended(context: Tensor | None, more: Tensor) -> Tensor:
+    """The context with more numbers behind it. context: (B, C) or None. more: (B, W)."""
+    return more if context is None else torch.cat([context, more], dim=1)

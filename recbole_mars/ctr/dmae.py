@@ -12,13 +12,18 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from recbole_mars.ctr.din import DIN, DINSettings, History
+from recbole_mars.ctr.din import DIN, DINSettings, History, extended
 from recbole_mars.ctr.interest_decoding import DECODERS, InterestDecoder
 from recbole_mars.ctr.interest_encoding import InterestEncoder
 from recbole_mars.ctr.interest_fusion import CrossAttention, WindowAttention, mean_within
-from recbole_mars.ctr.layers import FieldEmbedding
+from recbole_mars.ctr.layers import VectorTable
 from recbole_mars.ctr.prediction import Prediction
-from recbole_mars.ctr.similarities import ItemSimilarities, Modality, Similarities
+from recbole_mars.ctr.similarities import (
+    ItemSimilarities,
+    Modality,
+    Similarities,
+    require_modalities,
+)
 
 __all__ = ["DMAE", "DMAESettings"]
 
@@ -95,7 +100,7 @@ class _Interest(nn.Module):
         vectors = self.encoder(found)
         if self.window is not None:
             vectors = self.window(vectors, found.sample_of)
-        return _Encoded(found, vectors, mean_within(vectors, found.sample_of, found.counts()))
+        return _Encoded(found, vectors, mean_within(vectors, found.counts()))
 
     def fuse(self, encoded: _Encoded, context: Tensor) -> Tensor:
         if self.cross is None:
@@ -122,15 +127,14 @@ class DMAE(nn.Module):
 
     def __init__(
         self,
-        items: FieldEmbedding,
-        users: FieldEmbedding | None,
+        items: VectorTable,
+        users: VectorTable | None,
         modalities: Sequence[Modality],
         settings: DINSettings,
         own: DMAESettings,
     ) -> None:
         super().__init__()
-        if not modalities:
-            raise ValueError("modalities must be one or more, got none")
+        require_modalities(modalities)
         self.own = own
         self.mark_borrowed = settings.mark_borrowed
         width = settings.context_width + len(modalities) * own.width
@@ -146,7 +150,7 @@ class DMAE(nn.Module):
     ) -> Prediction:
         """target_item, user: (B,) ids. context: (B, context_width), if that is not 0."""
         interests, loss = self.multimodal(history, target_item)
-        context = interests if context is None else torch.cat([context, interests], dim=1)
+        context = extended(context, interests)
         logits = self.din.logits(*self.din.interest(history, target_item), user, context)
         return Prediction(logits, loss)
 

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from recbole_mars.ctr.din import History
-from recbole_mars.ctr.layers import FieldEmbedding, mlp
+from recbole_mars.ctr.layers import FieldEmbedding, check_widths, mlp
 from recbole_mars.ctr.prediction import Prediction
 
 __all__ = ["FRNet", "FRNetSettings", "FeatureRefinement", "InformationExtraction"]
@@ -32,8 +32,7 @@ class FRNetSettings:
     def __post_init__(self) -> None:
         if self.attention_width < 1:
             raise ValueError(f"attention_width must be >= 1, got {self.attention_width}")
-        if not self.hidden or any(not isinstance(w, int) or w < 1 for w in self.hidden):
-            raise ValueError(f"hidden must list whole numbers >= 1, got {self.hidden!r}")
+        check_widths("hidden", self.hidden)
 
 
 class InformationExtraction(nn.Module):

@@ -66,7 +66,7 @@ class InterestDecoder(nn.Module):
             interests, sample_of = interests[kept], sample_of[kept]
         counts = torch.bincount(sample_of, minlength=similarities.size)
         shown = counts > 0
-        truth, means = truth[shown], mean_within(interests, sample_of, counts)[shown]
+        truth, means = truth[shown], mean_within(interests, counts)[shown]
         logits = self.layers(means)
         if self.output == "softmax":
             log_q = logits.log_softmax(dim=1)

@@ -11,20 +11,20 @@ import torch
 from torch import Tensor, nn
 
 from recbole_mars.ctr.layers import softmax_within
-from recbole_mars.ctr.weighted_sum import weighted_sum
+from recbole_mars.ctr.weighted_sum import mean_of_samples, weighted_sum
 
 __all__ = ["CrossAttention", "WindowAttention", "mean_within"]
 
 _CHUNK = 16
 
 
-def mean_within(vectors: Tensor, sample_of: Tensor, counts: Tensor) -> Tensor:
+def mean_within(vectors: Tensor, counts: Tensor) -> Tensor:
     """Mean of each sample's vectors (DMAE, eq. 7), zeros for a sample without any.
 
-    vectors: (N, D). sample_of: (N,) int64. counts: (B,), vectors of each sample. Returns (B, D).
+    vectors: (N, D), those of sample 0 first. counts: (B,), vectors of each sample. Returns (B, D).
     """
-    total = vectors.new_zeros(len(counts), vectors.shape[1]).index_add(0, sample_of, vectors)
-    return total / counts.clamp(min=1).unsqueeze(1)
+    own = torch.arange(len(vectors), device=vectors.device)
+    return mean_of_samples(vectors, own, counts)
 
 
 class WindowAttention(nn.Module):

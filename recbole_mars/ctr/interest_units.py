@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from recbole_mars.ctr.din import DIN, DINSettings, History
-from recbole_mars.ctr.layers import FieldEmbedding
+from recbole_mars.ctr.layers import VectorTable
 from recbole_mars.ctr.prediction import Prediction
 from recbole_mars.ctr.weighted_sum import mean_of_samples
 
@@ -24,8 +24,8 @@ class InterestNetwork(nn.Module):
 
     def __init__(
         self,
-        items: FieldEmbedding,
-        users: FieldEmbedding | None,
+        items: VectorTable,
+        users: VectorTable | None,
         settings: DINSettings,
         unit: nn.Module,
     ) -> None:

@@ -6,6 +6,7 @@ I number of ids (padding included), F number of fields, E embedding size.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 
 import torch
@@ -20,7 +21,9 @@ __all__ = [
     "FieldEmbedding",
     "TargetAttention",
     "VectorTable",
+    "check_widths",
     "distinct",
+    "logsumexp_within",
     "mlp",
     "softmax_within",
 ]
@@ -95,8 +98,7 @@ class TargetAttention(nn.Module):
 
     def __init__(self, width: int, hidden: Sequence[int] = (80, 40), softmax: bool = False) -> None:
         super().__init__()
-        if not hidden:
-            raise ValueError("attention_hidden must hold at least one width, got none")
+        check_widths("attention_hidden", hidden)
         widths = [4 * width, *hidden, 1]
         layers = [nn.Linear(a, b) for a, b in zip(widths, widths[1:])]
         self.layers = nn.ModuleList(layers)
@@ -154,16 +156,31 @@ def distinct(codes: Tensor, n: int) -> tuple[Tensor, Tensor]:
     return torch.unique(codes, return_inverse=True)
 
 
-def softmax_within(scores: Tensor, group: Tensor, groups: int) -> Tensor:
-    """Softmax over each group. scores: (M,). group: (M,) int64 in 0..groups-1."""
+def logsumexp_within(scores: Tensor, group: Tensor, groups: int) -> Tensor:
+    """log sum exp of each group's scores, (groups,); 0 of an empty one.
+
+    scores: (M,). group: (M,) int64 in 0..groups-1.
+    """
     highest = scores.new_zeros(groups).scatter_reduce(
         0, group, scores.detach(), "amax", include_self=False
     )
     powers = (scores - highest[group]).exp()
-    return powers / powers.new_zeros(groups).index_add(0, group, powers)[group]
+    total = powers.new_zeros(groups).index_add(0, group, powers)
+    return torch.where(total > 0, total, 1).log() + highest
 
 
-class VectorTable(nn.Module):
+def softmax_within(scores: Tensor, group: Tensor, groups: int) -> Tensor:
+    """Softmax over each group. scores: (M,). group: (M,) int64 in 0..groups-1."""
+    return (scores - logsumexp_within(scores, group, groups)[group]).exp()
+
+
+def check_widths(name: str, widths: Sequence[int]) -> None:
+    """Raises ValueError, with the name, unless there is a width and all are whole numbers >= 1."""
+    if not widths or any(not isinstance(width, int) or width < 1 for width in widths):
+        raise ValueError(f"{name} must list whole numbers >= 1, got {widths!r}")
+
+
+class VectorTable(nn.Module, ABC):
     """Vectors of ids, whatever they are made of: what a network takes for its items or users.
 
     width: of a vector, D.
@@ -171,13 +188,13 @@ class VectorTable(nn.Module):
 
     width: int
 
+    @abstractmethod
     def distinct(self, ids: Tensor) -> tuple[Tensor, Tensor]:
         """Embed each id once, however often it occurs.
 
         ids: any shape, int64. Returns places of the ids' shape and vectors (N, D): id i is
         vectors[places[i]].
         """
-        raise NotImplementedError
 
     def forward(self, ids: Tensor) -> Tensor:
         """ids: any shape, int64. Returns (*ids.shape, D)."""

@@ -14,8 +14,8 @@ import torch
 from torch import Tensor, nn
 
 from recbole_mars.ctr.contents import ContentVectors, linear_encoder
-from recbole_mars.ctr.din import DIN, DINSettings, History
-from recbole_mars.ctr.layers import VectorTable, softmax_within
+from recbole_mars.ctr.din import DIN, DINSettings, History, extended
+from recbole_mars.ctr.layers import VectorTable, logsumexp_within, softmax_within
 from recbole_mars.ctr.prediction import Prediction
 from recbole_mars.ctr.similarities import Modality
 from recbole_mars.ctr.weighted_sum import weighted_sum
@@ -104,8 +104,7 @@ class LRD(nn.Module):
         """target_item, user: (B,) ids. context: (B, context_width), if that is not 0."""
         interest, target = self.din.interest(history, target_item)
         related = self.related(history, target_item, target)
-        context = related if context is None else torch.cat([context, related], dim=1)
-        logits = self.din.logits(interest, target, user, context)
+        logits = self.din.logits(interest, target, user, extended(context, related))
         loss = None
         if self.training and self.own.weight:
             loss = self.own.weight * self.discovery(history, target_item)
@@ -119,12 +118,8 @@ class LRD(nn.Module):
         if self.own.inferred:
             items = history.items[history.mask]
             scores = scores + self.log_relations(items, target_item[sample_of])
-        n_relations = len(self.relations)
-        group = sample_of.unsqueeze(1) * n_relations + torch.arange(
-            n_relations, device=sample_of.device
-        )
-        weights = softmax_within(scores.flatten(), group.flatten(), len(target) * n_relations)
-        shares = weights.view(-1, n_relations).mean(1)
+        groups, group = _by_relation(sample_of, len(target), len(self.relations))
+        shares = softmax_within(scores.flatten(), group, groups).view_as(scores).mean(1)
         return weighted_sum(shares, behaviours, behaviour_of, sample_of, len(target))
 
     def log_relations(self, behaviour: Tensor, target: Tensor) -> Tensor:
@@ -168,11 +163,15 @@ def reconstruction_loss(
     # phi(j) - phi(j') = p · <v_j - v_j', r · (1 + v_i)>: what i alone says cancels.
     margin = p * (((behaviour - other) * (1 + target)) @ relations.T)
     _, sample, counts = sample_of.unique(return_inverse=True, return_counts=True)
-    # log mean_j sigmoid, relative to the highest: of margins far below 0 the mean itself is 0.
-    log_won = nn.functional.logsigmoid(margin)
-    highest = margin.new_zeros(len(counts), margin.shape[1]).scatter_reduce(
-        0, sample.unsqueeze(1).expand_as(margin), log_won.detach(), "amax", include_self=False
-    )
-    total = torch.zeros_like(highest).index_add(0, sample, (log_won - highest[sample]).exp())
-    won = (total / counts.unsqueeze(1)).log() + highest
+    # log mean_j sigmoid by logarithms: of margins far below 0 the mean itself is 0.
+    groups, group = _by_relation(sample, len(counts), margin.shape[1])
+    won = logsumexp_within(nn.functional.logsigmoid(margin).flatten(), group, groups)
+    won = won.view(len(counts), -1) - counts.unsqueeze(1).log()
     return -won.mean() - entropy * (p * log_p).mean()
+
+
+def _by_relation(sample_of: Tensor, samples: int, relations: int) -> tuple[int, Tensor]:
+    """Groups of a sample and a relation: their number, and the group of each of (M, R) scores."""
+    group = sample_of.unsqueeze(1) * relations
+    group = group + torch.arange(relations, device=sample_of.device)
+    return samples * relations, group.flatten()

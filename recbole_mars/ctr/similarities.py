@@ -6,6 +6,7 @@ modality's vectors.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -14,7 +15,7 @@ from torch import Tensor, nn
 
 from recbole_mars.ctr.din import History
 
-__all__ = ["ItemSimilarities", "Modality", "Similarities"]
+__all__ = ["ItemSimilarities", "Modality", "Similarities", "require_modalities"]
 
 _TABLE_BYTES = 1 << 29  # of all items' similarities, kept up to this size
 _PIECE = {"cpu": 1 << 21}  # numbers gathered at once
@@ -30,6 +31,12 @@ class Modality(NamedTuple):
     name: str
     vectors: np.ndarray
     present: np.ndarray
+
+
+def require_modalities(modalities: Sequence[Modality]) -> None:
+    """Raises ValueError without a modality."""
+    if not modalities:
+        raise ValueError("modalities must be one or more, got none")
 
 
 class Similarities(NamedTuple):

@@ -11,10 +11,10 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor, nn
 
-from recbole_mars.ctr.din import DIN, DINSettings, History
-from recbole_mars.ctr.layers import FieldEmbedding
+from recbole_mars.ctr.din import DIN, DINSettings, History, extended
+from recbole_mars.ctr.layers import VectorTable
 from recbole_mars.ctr.prediction import Prediction
-from recbole_mars.ctr.similarities import SCALES, ItemSimilarities, Modality
+from recbole_mars.ctr.similarities import SCALES, ItemSimilarities, Modality, require_modalities
 
 __all__ = ["SimTier", "SimTierSettings"]
 
@@ -54,15 +54,14 @@ class SimTier(nn.Module):
 
     def __init__(
         self,
-        items: FieldEmbedding,
-        users: FieldEmbedding | None,
+        items: VectorTable,
+        users: VectorTable | None,
         modalities: Sequence[Modality],
         settings: DINSettings,
         own: SimTierSettings,
     ) -> None:
         super().__init__()
-        if not modalities:
-            raise ValueError("modalities must be one or more, got none")
+        require_modalities(modalities)
         self.tiers = own.tiers
         self.labels, self.marks = settings.history_labels, settings.mark_borrowed
         self.kinds = (1 + self.labels) * (1 + self.marks)
@@ -81,7 +80,7 @@ class SimTier(nn.Module):
     ) -> Prediction:
         """target_item, user: (B,) ids. context: (B, context_width), if that is not 0."""
         tiers = (1 + self.histograms(history, target_item)).log()
-        context = tiers if context is None else torch.cat([context, tiers], dim=1)
+        context = extended(context, tiers)
         return Prediction(self.din.logits(*self.din.interest(history, target_item), user, context))
 
     def histograms(self, history: History, target_item: Tensor) -> Tensor:

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from recbole_mars.ctr.contents import ContentVectors
 from recbole_mars.ctr.din import DIN, DINSettings, History
+from recbole_mars.ctr.interest_units import padded
 from recbole_mars.ctr.layers import VectorTable
 from recbole_mars.ctr.prediction import Prediction
 from recbole_mars.ctr.similarities import Modality
@@ -123,13 +124,9 @@ class SequenceInterest(nn.Module):
         lengths: Tensor,
     ) -> Tensor:
         """See TargetAttention; returns (B, D)."""
-        size, length = len(lengths), int(lengths.max())
-        if length == 0:
-            return targets.new_zeros(size, targets.shape[1])
-        place = torch.arange(length, device=lengths.device)
+        x, _ = padded(behaviours, behaviour_of, lengths)
+        size, place = len(x), torch.arange(x.shape[1], device=x.device)
         age = lengths.unsqueeze(1) - 1 - place
-        x = behaviours.new_zeros(size, length, behaviours.shape[1])
-        x[age >= 0] = behaviours[behaviour_of]
         x = x + self.positions(age.clamp(0, self.positions.num_embeddings - 1))
         x = self.dropout(self.norm(x))
         # What lies behind the last behaviour is seen by none before it.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from logging import getLogger
 from typing import Any
 
@@ -111,17 +112,18 @@ class RequestAUC(_WithinAUC):
     of = _REQUEST
 
 
-class _GroupMetric(LossMetric):
-    """A metric over the impressions of one activity group; nan if it is undefined there."""
+class _PartMetric(LossMetric, ABC):
+    """A metric over some of the impressions; nan if it is undefined there."""
 
-    metric_need = ["rec.score", "data.label", _USER, _ACTIVITY]  # noqa: RUF012
-    group = 0
     key = ""
+
+    @abstractmethod
+    def rows(self, dataobject: Any) -> np.ndarray:
+        """Which impressions count, (N,) bool."""
 
     def calculate_metric(self, dataobject: Any) -> dict[str, float]:
         scores, labels = self.used_info(dataobject)
-        groups = dataobject.get(_ACTIVITY).numpy()[dataobject.get(_USER).numpy()]
-        mine = groups == self.group
+        mine = self.rows(dataobject)
         try:
             value = self.metric_info(scores[mine], labels[mine]) if mine.any() else float("nan")
         except UndefinedMetricError:  # one class only
@@ -129,19 +131,28 @@ class _GroupMetric(LossMetric):
         return {self.key: round(value, self.decimal_place)}
 
 
-class AUCCold(LossMetric):
+class AUCCold(_PartMetric):
     """AUC over the impressions of items hardly met in training, named auccold; see cold_items."""
 
     metric_need = ["rec.score", "data.label", _COLD]  # noqa: RUF012
+    key = "auccold"
 
-    def calculate_metric(self, dataobject: Any) -> dict[str, float]:
-        scores, labels = self.used_info(dataobject)
-        mine = dataobject.get(_COLD).numpy().astype(bool)
-        try:
-            value = auc(labels[mine], scores[mine]) if mine.any() else float("nan")
-        except UndefinedMetricError:
-            value = float("nan")
-        return {"auccold": round(value, self.decimal_place)}
+    def rows(self, dataobject: Any) -> np.ndarray:
+        return dataobject.get(_COLD).numpy().astype(bool)
+
+    def metric_info(self, preds: np.ndarray, trues: np.ndarray) -> float:
+        return auc(trues, preds)
+
+
+class _GroupMetric(_PartMetric):
+    """A metric over the impressions of one activity group."""
+
+    metric_need = ["rec.score", "data.label", _USER, _ACTIVITY]  # noqa: RUF012
+    group = 0
+
+    def rows(self, dataobject: Any) -> np.ndarray:
+        groups = dataobject.get(_ACTIVITY).numpy()[dataobject.get(_USER).numpy()]
+        return groups == self.group
 
 
 class _GroupAUC(_GroupMetric):

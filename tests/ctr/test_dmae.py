@@ -5,6 +5,7 @@ import math
 import numpy as np
 import pytest
 import torch
+from few_items import N_ITEMS, batch, modality
 
 from recbole_mars.ctr import DINSettings, FieldEmbedding, History
 from recbole_mars.ctr.dmae import DMAE, DMAESettings
@@ -12,29 +13,6 @@ from recbole_mars.ctr.interest_decoding import InterestDecoder, interest_distrib
 from recbole_mars.ctr.interest_encoding import InterestEncoder
 from recbole_mars.ctr.interest_fusion import CrossAttention, WindowAttention
 from recbole_mars.ctr.similarities import ItemSimilarities, Modality, Similarities
-
-N_ITEMS = 20
-
-
-def modality(name="text", width=5, missing=(), seed=0):
-    rng = np.random.default_rng(seed)
-    present = np.ones(N_ITEMS, dtype=bool)
-    present[[0, *missing]] = False
-    vectors = rng.normal(size=(N_ITEMS, width)).astype(np.float32) * present[:, None]
-    return Modality(name, vectors, present)
-
-
-def batch(lengths=(7, 0, 3, 1, 6), length=7, seed=1):
-    generator = torch.Generator().manual_seed(seed)
-    size = len(lengths)
-    mask = torch.arange(length) < torch.tensor(lengths).unsqueeze(1)
-    history = History(
-        torch.randint(1, N_ITEMS, (size, length), generator=generator) * mask,
-        mask,
-        torch.randint(0, 2, (size, length), generator=generator) * mask,
-        torch.tensor([2, 0, 1, 0, 1])[:size],
-    )
-    return history, torch.randint(1, N_ITEMS, (size,), generator=generator)
 
 
 def similarities(values, sample_of, size, case=None):
@@ -97,7 +75,7 @@ def test_quantiles_spread_evenly_and_keep_the_order():
 
 
 def test_a_masked_behaviour_is_in_no_modality():
-    history, target = batch()
+    history, target = batch(lowest=1)
     history.items[0, 2] = 0
     found = ItemSimilarities(modality())(history, target)
     assert found.counts().tolist() == [6, 0, 3, 1, 6]

@@ -4,6 +4,7 @@ import math
 
 import pytest
 import torch
+from few_items import batch
 from torch import nn
 
 from recbole_mars.ctr import (
@@ -180,19 +181,6 @@ def network(kind, **settings):
     torch.manual_seed(0)
     items = FieldEmbedding(N_ITEMS, WIDTH)
     return InterestNetwork(items, None, DINSettings(**settings), UNITS[kind](WIDTH))
-
-
-def batch(lengths=(7, 0, 3, 1, 6), length=7):
-    generator = torch.Generator().manual_seed(1)
-    size = len(lengths)
-    mask = torch.arange(length) < torch.tensor(lengths).unsqueeze(1)
-    history = History(
-        torch.randint(0, N_ITEMS, (size, length), generator=generator),
-        mask,
-        torch.randint(0, 2, (size, length), generator=generator),
-        torch.tensor([2, 0, 1, 0, 1])[:size],
-    )
-    return history, torch.randint(1, N_ITEMS, (size,), generator=generator)
 
 
 @pytest.mark.parametrize("kind", UNITS)

@@ -85,6 +85,19 @@ def test_reconstruction_loss_equals_a_loop():
     assert found.item() == pytest.approx(expected)
 
 
+def test_a_hopeless_margin_has_a_finite_loss_and_gradient():
+    """sigmoid(-1000) is 0 in any precision, and its logarithm -1000."""
+    behaviour, target = torch.zeros(2, 1, requires_grad=True), torch.zeros(2, 1)
+    other = torch.full((2, 1), 1000.0)
+    relation, certain = torch.ones(1, 1), torch.zeros(2, 1)
+    loss = reconstruction_loss(
+        certain, relation, behaviour, other, target, torch.tensor([0, 0]), 0.0
+    )
+    assert loss.item() == pytest.approx(1000)
+    loss.backward()
+    torch.testing.assert_close(behaviour.grad, torch.full((2, 1), -0.5))
+
+
 def test_training_tells_real_behaviours_from_drawn_ones():
     """Two groups of items: histories and targets are of one group, drawn items of either."""
     torch.manual_seed(0)

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from few_items import N_ITEMS, batch, modality
 
 from recbole_mars.ctr import (
     DIN,
@@ -14,31 +15,11 @@ from recbole_mars.ctr import (
     SimTierSettings,
 )
 
-N_ITEMS = 20
-
-
-def modality(name="text", width=5, missing=(), seed=0):
-    rng = np.random.default_rng(seed)
-    present = np.ones(N_ITEMS, dtype=bool)
-    present[[0, *missing]] = False
-    vectors = rng.normal(size=(N_ITEMS, width)).astype(np.float32) * present[:, None]
-    return Modality(name, vectors, present)
-
-
 MODALITIES = [modality(), modality("image", 4, missing=(3, 4), seed=1)]
 
 
-def batch(lengths=(30, 0, 3, 1, 26), length=30, seed=1):
-    generator = torch.Generator().manual_seed(seed)
-    size = len(lengths)
-    mask = torch.arange(length) < torch.tensor(lengths).unsqueeze(1)
-    history = History(
-        torch.randint(0, N_ITEMS, (size, length), generator=generator),  # 0: a masked behaviour
-        mask,
-        torch.randint(0, 2, (size, length), generator=generator),
-        torch.tensor([12, 0, 1, 0, 5])[:size],
-    )
-    return history, torch.randint(1, N_ITEMS, (size,), generator=generator)
+def long_batch():
+    return batch(lengths=(30, 0, 3, 1, 26), length=30, borrowed=(12, 0, 1, 0, 5))
 
 
 def make(modalities=MODALITIES, settings=None, **own):
@@ -73,7 +54,7 @@ def counted(history, target, labels, marks, tiers):
 @pytest.mark.parametrize("tiers", [1, 6, 20])
 def test_histograms_are_counts(labels, marks, tiers):
     settings = DINSettings(history_labels=labels, mark_borrowed=marks)
-    history, target = batch()
+    history, target = long_batch()
     found = make(settings=settings, tiers=tiers).histograms(history, target)
     np.testing.assert_array_equal(found, counted(history, target, labels, marks, tiers))
     assert found[0].any()
@@ -92,7 +73,7 @@ def test_tiers_by_hand():
 def test_the_final_network_reads_their_logarithm_behind_the_context():
     settings = DINSettings(history_labels=True, context_width=2)
     model = make(settings=settings).eval()
-    history, target = batch()
+    history, target = long_batch()
     context = torch.randn(len(target), 2)
     tiers = torch.log1p(model.histograms(history, target))
     interest, vectors = model.din.interest(history, target)
@@ -111,7 +92,7 @@ def test_without_weights_on_the_tiers_it_is_the_din():
     plain.load_state_dict({**own, "dnn.0.weight": first[:, :12]})
     with torch.no_grad():
         model.din.dnn[0].weight[:, 12:] = 0
-    history, target = batch()
+    history, target = long_batch()
     torch.testing.assert_close(
         model(history, target).logits, plain(history.items, history.mask, target)
     )
@@ -119,7 +100,7 @@ def test_without_weights_on_the_tiers_it_is_the_din():
 
 def test_batch_equals_single_and_padding_is_not_read():
     model = make(settings=DINSettings(history_labels=True, mark_borrowed=True)).eval()
-    history, target = batch()
+    history, target = long_batch()
     together = model(history, target).logits
     for b in range(len(target)):
         n = int(history.mask[b].sum())
@@ -130,14 +111,14 @@ def test_batch_equals_single_and_padding_is_not_read():
 
 
 def test_labels_and_marks_that_were_not_asked_for_are_not_read():
-    model, (history, target) = make().eval(), batch()
+    model, (history, target) = make().eval(), long_batch()
     bare = history._replace(labels=None, borrowed=None)
     torch.testing.assert_close(model(history, target).logits, model(bare, target).logits)
 
 
 def test_training_reaches_every_weight_and_no_feature():
     model = make(settings=DINSettings(history_labels=True)).train()
-    model(*batch()).logits.sum().backward()
+    model(*long_batch()).logits.sum().backward()
     assert all(p.grad is not None and p.grad.any() for p in model.parameters())
     assert not any("similarities" in name for name in model.state_dict())
     assert make().train()(*batch((3,))).logits.isfinite().all()
