@@ -11,6 +11,7 @@ from recbole_mars.ctr.interest_units import GRUInterest, InterestNetwork, MeanIn
 from recbole_mars.ctr.layers import Dice, FieldEmbedding, TargetAttention, mlp
 from recbole_mars.ctr.lrd import LRD, LRDSettings
 from recbole_mars.ctr.mixup import MixupObjective, MixupSettings
+from recbole_mars.ctr.networks import NETWORKS, build_network, score_targets
 from recbole_mars.ctr.objectives import Objective, TrainingBatch
 from recbole_mars.ctr.prediction import Prediction
 from recbole_mars.ctr.similarities import Modality
@@ -22,6 +23,7 @@ __all__ = [
     "DIN",
     "DMAE",
     "LRD",
+    "NETWORKS",
     "BSTSettings",
     "Companions",
     "ContrastiveObjective",
@@ -50,7 +52,9 @@ __all__ = [
     "TransformerInterest",
     "UniSRec",
     "UniSRecSettings",
+    "build_network",
     "find_companions",
     "info_nce",
     "mlp",
+    "score_targets",
 ]

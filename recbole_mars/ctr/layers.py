@@ -221,7 +221,7 @@ class FieldEmbedding(VectorTable):
         use_id: bool = True,
     ) -> None:
         super().__init__()
-        self.n_ids = n_ids
+        self.n_ids, self.embedding_size = n_ids, embedding_size
         self.id_embedding = _table(n_ids, embedding_size) if use_id else None
         self.embeddings = nn.ModuleDict()
         self.scales = nn.ParameterDict()
@@ -240,6 +240,18 @@ class FieldEmbedding(VectorTable):
         if self.fields == 0:
             raise ValueError("at least one field is needed: set use_id or give a column")
         self.width = self.fields * embedding_size
+
+    def columns(self) -> dict[str, dict[str, Tensor]]:
+        """The columns as they were given, by "tokens", "token_lists" and "numbers", then name."""
+        groups = {
+            "tokens": self._tokens,
+            "token_lists": self._token_lists,
+            "numbers": self._numbers,
+        }
+        return {
+            group: {name: getattr(self, f"column_{name}") for name in names}
+            for group, names in groups.items()
+        }
 
     def _check(self, name: str, column: Tensor) -> None:
         if len(column) != self.n_ids:

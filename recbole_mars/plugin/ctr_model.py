@@ -16,9 +16,11 @@ from recbole.model.abstract_recommender import SequentialRecommender
 from recbole.utils import FeatureType, InputType
 from torch import Tensor, nn
 
-from recbole_mars.ctr import FieldEmbedding, History, Prediction
+from recbole_mars.ctr import NETWORKS, FieldEmbedding, History, Prediction, build_network
 from recbole_mars.plugin.config import FEATURE_MODELS
 from recbole_mars.plugin.dataset import AGREEMENT_FIELD, BORROWED_FIELD, MultimodalDataset
+from recbole_mars.plugin.modalities import item_modalities
+from recbole_mars.plugin.settings import OWN_SETTINGS, din_settings
 
 __all__ = ["CTRModel", "SequenceModel"]
 
@@ -80,9 +82,13 @@ class SequenceModel(CTRModel):
         constants = [name for name, _ in self.named_buffers() if name not in kept]
         self._ddp_params_and_buffers_to_ignore = constants
 
-    @abstractmethod
     def make_network(self, config: Config, dataset: MultimodalDataset) -> nn.Module:
-        """What scores, in plain torch."""
+        """What scores, in plain torch: the network that is called as the model is."""
+        name = config["model"]
+        own = OWN_SETTINGS[name](config) if name in OWN_SETTINGS else None
+        modalities = item_modalities(config, dataset) if NETWORKS[name].reads_features else []
+        embeddings = self.embeddings(config, dataset)
+        return build_network(name, *embeddings, din_settings(config), own, modalities)
 
     @staticmethod
     def embeddings(

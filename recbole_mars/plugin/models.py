@@ -15,15 +15,10 @@ from recbole_mars.plugin.ctr_model import CTRModel, SequenceModel
 from recbole_mars.plugin.dataset import RATE_FIELD, VIEW_PREFIXES, MultimodalDataset
 from recbole_mars.plugin.modalities import item_modalities
 from recbole_mars.plugin.settings import (
-    bst_settings,
     dimo_settings,
     din_settings,
-    dmae_settings,
     frnet_settings,
-    lrd_settings,
-    simtier_settings,
     training_objective,
-    unisrec_settings,
 )
 from recbole_mars.plugin.stage_one import alignment_network
 
@@ -55,9 +50,6 @@ class MARS(SequenceModel):
     def __init__(self, config: Config, dataset: MultimodalDataset) -> None:
         super().__init__(config, dataset)
         self.objective = training_objective(config)
-
-    def make_network(self, config: Config, dataset: MultimodalDataset) -> nn.Module:
-        return ctr.DIN(*self.embeddings(config, dataset), din_settings(config))
 
     @property
     def din(self) -> ctr.DIN:
@@ -97,33 +89,17 @@ class MARS(SequenceModel):
 class DMAE(SequenceModel):
     """DMAE: a DIN that also reads how alike target and behaviours are; see recbole_mars.ctr."""
 
-    def make_network(self, config: Config, dataset: MultimodalDataset) -> nn.Module:
-        modalities, own = item_modalities(config, dataset), dmae_settings(config)
-        return ctr.DMAE(*self.embeddings(config, dataset), modalities, din_settings(config), own)
-
 
 class SimTier(SequenceModel):
     """SimTier: a DIN that also reads how many behaviours are how alike; see recbole_mars.ctr."""
-
-    def make_network(self, config: Config, dataset: MultimodalDataset) -> nn.Module:
-        modalities, own = item_modalities(config, dataset), simtier_settings(config)
-        return ctr.SimTier(*self.embeddings(config, dataset), modalities, din_settings(config), own)
 
 
 class UniSRec(SequenceModel):
     """UniSRec: adapted features added to item ids, and a transformer; see recbole_mars.ctr."""
 
-    def make_network(self, config: Config, dataset: MultimodalDataset) -> nn.Module:
-        modalities, own = item_modalities(config, dataset), unisrec_settings(config)
-        return ctr.UniSRec(*self.embeddings(config, dataset), modalities, din_settings(config), own)
-
 
 class LRD(SequenceModel):
     """LRD: a DIN with latent relations discovered by features; see recbole_mars.ctr."""
-
-    def make_network(self, config: Config, dataset: MultimodalDataset) -> nn.Module:
-        modalities, own = item_modalities(config, dataset), lrd_settings(config)
-        return ctr.LRD(*self.embeddings(config, dataset), modalities, din_settings(config), own)
 
 
 class DIMO(SequenceModel):
@@ -140,27 +116,13 @@ class DIMO(SequenceModel):
 class AveragePooling(SequenceModel):
     """Average pooling: the mean of the history as interest; see recbole_mars.ctr.MeanInterest."""
 
-    def make_network(self, config: Config, dataset: MultimodalDataset) -> nn.Module:
-        items, users = self.embeddings(config, dataset)
-        return ctr.InterestNetwork(items, users, din_settings(config), ctr.MeanInterest())
-
 
 class GRU4RecCTR(SequenceModel):
     """GRU4Rec as a CTR model: a GRU's last state as interest; see recbole_mars.ctr.GRUInterest."""
 
-    def make_network(self, config: Config, dataset: MultimodalDataset) -> nn.Module:
-        items, users = self.embeddings(config, dataset)
-        unit = ctr.GRUInterest(items.width)
-        return ctr.InterestNetwork(items, users, din_settings(config), unit)
-
 
 class BST(SequenceModel):
     """BST: a transformer over history and target; see recbole_mars.ctr.TransformerInterest."""
-
-    def make_network(self, config: Config, dataset: MultimodalDataset) -> nn.Module:
-        items, users = self.embeddings(config, dataset)
-        unit = ctr.TransformerInterest(items.width, bst_settings(config))
-        return ctr.InterestNetwork(items, users, din_settings(config), unit)
 
 
 class FRNet(SequenceModel):

@@ -38,6 +38,7 @@ from recbole_mars.features import FeatureSettings
 from recbole_mars.plugin.config import OBJECTIVES
 
 __all__ = [
+    "OWN_SETTINGS",
     "agreement_settings",
     "alignment_settings",
     "basrec_settings",
@@ -314,6 +315,18 @@ def dimo_settings(config: Config) -> DIMOSettings:
 def frnet_settings(config: Config) -> FRNetSettings:
     """FRNet's units."""
     return _build(FRNetSettings, _FRNET, config)
+
+
+# What a model's network has beside a DIN's settings.
+OWN_SETTINGS: dict[str, Callable[[Config], Any]] = {
+    "DMAE": dmae_settings,
+    "SimTier": simtier_settings,
+    "BST": bst_settings,
+    "UniSRec": unisrec_settings,
+    "LRD": lrd_settings,
+    "DIMO": dimo_settings,
+    "FRNet": frnet_settings,
+}
 
 
 def training_objective(config: Config) -> Objective | None:

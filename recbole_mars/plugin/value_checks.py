@@ -13,29 +13,23 @@ from recbole_mars.plugin.config import CTR_MODELS, FEATURE_MODELS
 from recbole_mars.plugin.dataset import MultimodalDataset
 from recbole_mars.plugin.epochs import check_decay
 from recbole_mars.plugin.settings import (
+    OWN_SETTINGS,
     agreement_settings,
     alignment_settings,
     basrec_settings,
-    bst_settings,
     cmr_settings,
     cmrsi_settings,
     coserec_settings,
-    dimo_settings,
     din_settings,
-    dmae_settings,
     donor_time,
     feature_settings,
-    frnet_settings,
     is_temporal,
-    lrd_settings,
     random_seq_settings,
     random_settings,
     reppad_settings,
     retrieval_settings,
-    simtier_settings,
     training_objective,
     training_settings,
-    unisrec_settings,
 )
 
 __all__ = ["check_values"]
@@ -59,17 +53,6 @@ _AUGMENTATIONS: dict[str, tuple[Callable[[Config], object], ...]] = {
     "coserec": (coserec_settings,),
     "basrec": (basrec_settings,),
 }
-# And those of a model, beside what all of them have.
-_MODELS: dict[str, tuple[Callable[[Config], object], ...]] = {
-    "DMAE": (dmae_settings,),
-    "SimTier": (simtier_settings,),
-    "BST": (bst_settings,),
-    "UniSRec": (unisrec_settings,),
-    "LRD": (lrd_settings,),
-    "DIMO": (dimo_settings,),
-    "FRNet": (frnet_settings,),
-    "MARSAlign": (alignment_settings, training_settings),
-}
 
 
 def check_values(config: Config) -> None:
@@ -83,7 +66,11 @@ def check_values(config: Config) -> None:
     MultimodalDataset._check_options(config)
     donor_time(config, is_temporal(config))
     model, augmentation = config["model"], config["augmentation"]
-    builders = [*_AUGMENTATIONS.get(augmentation, ()), *_MODELS.get(model, ())]
+    builders = [*_AUGMENTATIONS.get(augmentation, ())]
+    if model in OWN_SETTINGS:
+        builders.append(OWN_SETTINGS[model])
+    if model == "MARSAlign":
+        builders += [alignment_settings, training_settings]
     if model in CTR_MODELS:
         builders += [din_settings, training_objective]
     if config["mars_agreement"]:

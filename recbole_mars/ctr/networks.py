@@ -1,0 +1,84 @@
+"""Networks by name, for whoever knows a name and settings only: a configuration, or a file."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor, nn
+
+from recbole_mars.ctr.bst import BSTSettings, TransformerInterest
+from recbole_mars.ctr.din import DIN, DINSettings, History
+from recbole_mars.ctr.dmae import DMAE, DMAESettings
+from recbole_mars.ctr.interest_units import GRUInterest, InterestNetwork, MeanInterest
+from recbole_mars.ctr.layers import VectorTable
+from recbole_mars.ctr.lrd import LRD, LRDSettings
+from recbole_mars.ctr.similarities import Modality
+from recbole_mars.ctr.simtier import SimTier, SimTierSettings
+from recbole_mars.ctr.unisrec import UniSRec, UniSRecSettings
+
+__all__ = ["NETWORKS", "NetworkKind", "build_network", "score_targets"]
+
+
+@dataclass(frozen=True)
+class NetworkKind:
+    """make: from items, users, modalities, settings and own settings. settings: type of the latter,
+    None without any. reads_features: whether modalities are read."""
+
+    make: Callable[..., nn.Module]
+    settings: type | None = None
+    reads_features: bool = False
+
+
+def _unit(make: Callable[[int, Any], nn.Module]) -> Callable[..., nn.Module]:
+    """A DIN with another unit in place of its attention."""
+    return lambda items, users, _, settings, own: InterestNetwork(
+        items, users, settings, make(items.width, own)
+    )
+
+
+NETWORKS: dict[str, NetworkKind] = {
+    "MARS": NetworkKind(lambda items, users, _, settings, own: DIN(items, users, settings)),
+    "DMAE": NetworkKind(DMAE, DMAESettings, True),
+    "SimTier": NetworkKind(SimTier, SimTierSettings, True),
+    "UniSRec": NetworkKind(UniSRec, UniSRecSettings, True),
+    "LRD": NetworkKind(LRD, LRDSettings, True),
+    "BST": NetworkKind(_unit(TransformerInterest), BSTSettings),
+    "GRU4RecCTR": NetworkKind(_unit(lambda width, own: GRUInterest(width))),
+    "AveragePooling": NetworkKind(_unit(lambda width, own: MeanInterest())),
+}
+
+
+def build_network(
+    kind: str,
+    items: VectorTable,
+    users: VectorTable | None,
+    settings: DINSettings,
+    own: Any = None,
+    modalities: Sequence[Modality] = (),
+) -> nn.Module:
+    """A network with fresh weights. kind: of NETWORKS. own: its own settings, if it has any.
+
+    Raises ValueError for an unknown kind, or settings of another.
+    """
+    if kind not in NETWORKS:
+        raise ValueError(f"network must be one of {', '.join(NETWORKS)}, got {kind!r}")
+    wanted = NETWORKS[kind].settings
+    if not isinstance(own, wanted or type(None)):
+        name = wanted.__name__ if wanted else "no settings"
+        raise ValueError(f"{kind} takes {name} of its own, got {type(own).__name__}")
+    return NETWORKS[kind].make(items, users, modalities, settings, own)
+
+
+def score_targets(
+    network: nn.Module,
+    history: History,
+    target_item: Tensor,
+    user: Tensor | None = None,
+    context: Tensor | None = None,
+) -> Tensor:
+    """Logits (B,) of any of the networks; see DIN.forward for the arguments."""
+    if isinstance(network, DIN):
+        return network.logits(*network.interest(history, target_item), user, context)
+    return network(history, target_item, user, context).logits

@@ -1,0 +1,270 @@
+"""The offline runner: from a model and interactions to user embeddings, donors and a snapshot.
+
+Dimension letters: U users, H donors, D width.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
+from itertools import islice
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+from tqdm import tqdm
+
+from recbole_mars.alignment import export_embeddings
+from recbole_mars.evaluation import HIGH
+from recbole_mars.serving.donor_building import DonorBuilder
+from recbole_mars.serving.donors import Donors
+from recbole_mars.serving.events import Event, EventQueue
+from recbole_mars.serving.folders import link_folder, read_manifest
+from recbole_mars.serving.model_folder import TrainedModel
+from recbole_mars.serving.scoring import Scorer
+from recbole_mars.serving.snapshots import NoSnapshot, Snapshot, Snapshots
+from recbole_mars.serving.stores import KeyValueStore
+from recbole_mars.serving.tokens import TokenTable
+from recbole_mars.serving.users import UNKNOWN_GROUP, UserRecord, embedding_key, user_key
+from recbole_mars.serving.world import KnownWorld
+
+__all__ = ["OfflineRunner"]
+
+_STATE = b"m/runner"
+_USERS = b"u/"
+_BATCH = 256  # users embedded and written at once
+_EVENTS = 4096  # read at once
+_T = TypeVar("_T")
+
+_logger = logging.getLogger(__name__)
+
+
+class OfflineRunner:
+    """Keeps users' records in a store up to date, and publishes snapshots (MARS, 3.5.2).
+
+    What was done is part of what is written: a runner that was killed goes on where the last batch
+    ended, and events that are told again change nothing. One runner writes to a store.
+
+    model: folder of a trained model. donors: "all" lends all behaviours that are known, "trained"
+    those that training knew, as in an offline evaluation.
+    Raises ValueError for another choice, or a store that another model's runner has filled.
+    """
+
+    def __init__(
+        self,
+        model: str | Path,
+        store: KeyValueStore,
+        snapshots: Snapshots,
+        donors: str = "all",
+        progress: bool = False,
+    ) -> None:
+        if donors not in ("all", "trained"):
+            raise ValueError(f"donors must be 'all' or 'trained', got {donors!r}")
+        self.folder, self.store, self.snapshots = Path(model), store, snapshots
+        self.donors, self.progress = donors, progress
+        read_manifest(self.folder)
+        self.scorer = Scorer(TrainedModel.load(self.folder), None)
+        self.world = KnownWorld.load(self.folder / "world")
+        self._state = self._read_state()
+
+    def run(self, queue: EventQueue | None = None, keep: int = 3) -> Snapshot:
+        """Bring the store up to date with all that is known and queued, and publish."""
+        self.bootstrap()
+        if queue is not None:
+            self.consume(queue)
+        return self.publish(keep)
+
+    def bootstrap(self) -> None:
+        """Write the records of all users whom training knew, and the items' embeddings, once."""
+        done, total = self._state["bootstrapped"], len(self.world.users)
+        if done == total:
+            return
+        if not done:
+            self._write_items()
+        keep = self.scorer.model.settings.requests.kept
+        known = islice(self.world.records(keep), done, None)
+        with self._bar("users", total, done) as bar:
+            for batch in _batches(known, _BATCH):
+                done += len(batch)
+                self._write(self._embedded(batch), {"bootstrapped": done})
+                bar.update(len(batch))
+
+    def consume(self, queue: EventQueue, limit: int | None = None) -> int:
+        """Add what is queued to the users' histories; returns how many behaviours were new.
+
+        limit: events read at most; None reads until there are no more.
+        """
+        new, read = 0, 0
+        while limit is None or read < limit:
+            wanted = _EVENTS if limit is None else min(_EVENTS, limit - read)
+            events = queue.read(self._state["offset"], wanted)
+            if not events:
+                break
+            read += len(events)
+            changed, added = self._apply(events)
+            last = events[-1][0]
+            self._write(self._embedded(changed), {"offset": last})
+            queue.commit(last)
+            new += added
+        return new
+
+    def publish(self, keep: int = 3) -> Snapshot:
+        """Publish the model, all embeddings and the donors as they are now; see Snapshots."""
+
+        def write(folder: Path) -> dict[str, Any]:
+            link_folder(self.folder, folder / "model")
+            tokens, embeddings = self._all_users()
+            (folder / "users").mkdir()
+            TokenTable(tokens).save(folder / "users" / "tokens")
+            np.save(folder / "users" / "embeddings.npy", embeddings, allow_pickle=False)
+            donors = self._build_donors()
+            if donors is not None:
+                donors.save(folder / "donors")
+            return {
+                "space": self.scorer.space,
+                "lent": self.donors,
+                "offset": self._state["offset"],
+                "users": len(tokens),
+                "donors": 0 if donors is None else len(donors),
+            }
+
+        return self.snapshots.publish(write, keep)
+
+    def _apply(self, events: list[tuple[str, Event]]) -> tuple[list[tuple[str, UserRecord]], int]:
+        """Records of the users with new behaviours, and how many behaviours these are."""
+        model = self.scorer.model
+        by_user: dict[str, list[tuple[str, Event]]] = {}
+        for offset, event in events:
+            by_user.setdefault(event.user, []).append((offset, event))
+        found = self.store.get_many([user_key(user) for user in by_user])
+        changed, added = [], 0
+        for (user, told), data in zip(by_user.items(), found):
+            record = UserRecord() if data is None else UserRecord.from_bytes(data)
+            told = [(offset, event) for offset, event in told if offset > record.offset]
+            items = np.array([model.items.find(event.item) + 1 for _, event in told], dtype=int)
+            known = items > 0  # the model cannot read an item that it was not trained with
+            liked, opinions = model.settings.requests.read(
+                np.array([event.value for _, event in told])
+            )
+            times = np.array([event.time for _, event in told])
+            columns = (column[known] for column in (items, liked, opinions, times))
+            record, new = record.with_behaviours(*columns, keep=model.settings.requests.kept)
+            if new:
+                changed.append((user, replace(record, offset=told[-1][0])))
+                added += new
+        return changed, added
+
+    def _embedded(self, users: list[tuple[str, UserRecord]]) -> dict[bytes, bytes]:
+        """Users' records with their embeddings, as they are stored."""
+        found = {}
+        for batch in _batches(users, _BATCH):
+            embeddings = self.scorer.embed([record for _, record in batch])
+            for (user, record), embedding in zip(batch, embeddings):
+                placed = replace(record, space=self.scorer.space, embedding=embedding)
+                found[user_key(user)] = placed.to_bytes()
+        return found
+
+    def _write_items(self) -> None:
+        model = self.scorer.model
+        if model.alignment is None:
+            return
+        nobody = np.zeros(0, dtype=np.int64)
+        exported = export_embeddings(
+            model.alignment,
+            self.world.log(model.n_items),
+            nobody,
+            nobody,
+            max_length=model.settings.requests.max_length,
+            progress=self.progress,
+        )
+        rows = exported.item_embeddings.astype("<f4")
+        pairs = {
+            embedding_key(token): rows[place + 1].tobytes()
+            for place, token in enumerate(model.items)
+            if exported.item_seen[place + 1]
+        }
+        for batch in _batches(pairs.items(), _EVENTS):
+            self.store.put_many(dict(batch))
+
+    def _records(self) -> Iterator[tuple[str, UserRecord]]:
+        for key, data in self.store.scan(_USERS):
+            yield key[len(_USERS) :].decode(), UserRecord.from_bytes(data)
+
+    def _all_users(self) -> tuple[list[str], np.ndarray]:
+        tokens, rows = [], []
+        for token, record in self._records():
+            tokens.append(token)
+            rows.append(record.embedding)
+        alignment = self.scorer.model.alignment
+        width = 0 if alignment is None else alignment.settings.width
+        return tokens, np.stack(rows) if rows else np.zeros((0, width), dtype=np.float32)
+
+    def _build_donors(self) -> Donors | None:
+        retrieval = self.scorer.model.settings.retrieval
+        if retrieval is None:
+            return None
+        try:
+            before = self.snapshots.current(verify=False)
+            same = [before.notes.get(key) for key in ("space", "lent")] == [
+                self.scorer.space,
+                self.donors,
+            ]
+            previous = Donors.load(before.folder / "donors") if same else None
+        except (NoSnapshot, FileNotFoundError):
+            previous = None
+        builder = DonorBuilder(self.scorer, retrieval, self.donors == "trained", previous)
+        # In the order of training's ids, then of names, whatever order the store has.
+        places = sorted(
+            (
+                (record.user == 0, record.user, token)
+                for token, record in self._records()
+                if self._is_high_active(record)
+            )
+        )
+        for batch in _batches(self._bar("donors", len(places), wraps=places), _BATCH):
+            tokens = [token for _, _, token in batch]
+            found = self.store.get_many([user_key(token) for token in tokens])
+            builder.add(
+                [(t, UserRecord.from_bytes(d)) for t, d in zip(tokens, found) if d is not None]
+            )
+        return builder.finish()
+
+    def _is_high_active(self, record: UserRecord) -> bool:
+        if record.group == UNKNOWN_GROUP:
+            return record.seen >= self.scorer.model.settings.requests.high_from
+        return record.group == HIGH
+
+    def _read_state(self) -> dict[str, Any]:
+        data = self.store.get(_STATE)
+        fresh = {"bootstrapped": 0, "offset": None, "model": self._identity()}
+        if data is None:
+            return fresh
+        state = json.loads(data)
+        if state["model"] != fresh["model"]:
+            raise ValueError(
+                f"the store was filled for another model than {self.folder}: its users and items "
+                "have other numbers; name an empty store"
+            )
+        return state
+
+    def _identity(self) -> str:
+        """Of the numbering of users and items, and of the space of embeddings."""
+        files = json.loads((self.folder / "manifest.json").read_text(encoding="utf-8"))["files"]
+        named = [files[name]["sha256"] for name in ("items/text", "world/users/text")]
+        return "-".join([*(digest[:16] for digest in named), self.scorer.space])
+
+    def _write(self, pairs: dict[bytes, bytes], state: dict[str, Any]) -> None:
+        """Records and what they account for, at once."""
+        self._state = {**self._state, **state}
+        self.store.put_many({**pairs, _STATE: json.dumps(self._state).encode()})
+
+    def _bar(self, title: str, total: int, done: int = 0, wraps: Any = None) -> Any:
+        return tqdm(wraps, title, total=total, initial=done, disable=not self.progress)
+
+
+def _batches(values: Iterable[_T], size: int) -> Iterator[list[_T]]:
+    iterator = iter(values)
+    while batch := list(islice(iterator, size)):
+        yield batch
