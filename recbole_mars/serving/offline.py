@@ -149,8 +149,13 @@ class OfflineRunner:
                 np.array([event.value for _, event in told])
             )
             times = np.array([event.time for _, event in told])
-            columns = (column[known] for column in (items, liked, opinions, times))
-            record, new = record.with_behaviours(*columns, keep=model.settings.requests.kept)
+            record, new = record.with_behaviours(
+                items[known],
+                liked[known],
+                opinions[known],
+                times[known],
+                model.settings.requests.kept,
+            )
             if new:
                 changed.append((user, replace(record, offset=told[-1][0])))
                 added += new

@@ -5,10 +5,9 @@ from __future__ import annotations
 import json
 import os
 import signal
-import subprocess
-import sys
 import threading
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -158,34 +157,29 @@ def test_readers_see_one_version_or_another_while_many_are_published(tmp_path: P
     assert len(seen) > 1
 
 
-_PUBLISHER = """
-import sys
-from pathlib import Path
-from recbole_mars.serving import Snapshots
+def publish_for_ever(root: Path, told: int) -> None:
+    def write(number: int, folder: Path) -> dict[str, Any]:
+        for name in range(20):
+            (folder / str(name)).write_bytes(bytes([number % 256]) * 20000)
+        return {"number": number}
 
-def write(folder):
-    for name in range(20):
-        (folder / str(name)).write_bytes(bytes([number % 256]) * 20000)
-    return {"number": number}
-
-for number in range(10000):
-    Snapshots(sys.argv[1]).publish(write, keep=2)
-    print(number, flush=True)
-"""
+    for number in range(10000):
+        Snapshots(root).publish(partial(write, number), keep=2)
+        os.write(told, b".")
 
 
 def test_kills_leave_whole_versions_only(tmp_path: Path) -> None:
     root = tmp_path / "root"
     last = -1
-    for kill in range(8):
-        process = subprocess.Popen(
-            [sys.executable, "-c", _PUBLISHER, str(root)], stdout=subprocess.PIPE, text=True
-        )
-        assert process.stdout is not None
-        process.stdout.readline()
+    for kill in range(20):
+        reader, writer = os.pipe()
+        child = os.fork()
+        if not child:
+            publish_for_ever(root, writer)
+        os.read(reader, 1)
         time.sleep(0.013 * kill)
-        process.send_signal(signal.SIGKILL)
-        process.wait()
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)
         snapshots = Snapshots(root)
         notes = snapshots.current().notes
         assert (snapshots.current().folder / "7").read_bytes()[0] == notes["number"] % 256
