@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -51,7 +52,9 @@ class KnownWorld:
             if until is not None:
                 end = min(end, begin + until[place])
             rows = slice(max(begin, end - keep), end)
-            columns = {name: np.array(getattr(self, name)[rows]) for name in _BEHAVIOURS}
+            columns: dict[str, Any] = {
+                name: np.array(getattr(self, name)[rows]) for name in _BEHAVIOURS
+            }
             record = replace(UserRecord(), **columns, seen=int(end - begin), user=place + 1)
             fold, group = int(self.folds[place]), int(self.groups[place])
             yield self.users[place], replace(record, fold=fold, group=group)
