@@ -213,7 +213,7 @@ class OfflineRunner:
         if retrieval is None:
             return None
         current, previous = self._current(), None
-        if current is not None and current.notes["lent"] == self.donors:
+        if current is not None and current.notes["donors"] and current.notes["lent"] == self.donors:
             previous = Donors.load(current.folder / "donors")
         builder = DonorBuilder(self.scorer, retrieval, self.donors == "trained", previous)
         # In the order of training's ids, then of names, whatever order the store has.
