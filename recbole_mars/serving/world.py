@@ -48,16 +48,20 @@ class KnownWorld:
         wants to know what was known earlier; all by default.
         """
         for place in range(len(self.users)):
-            begin, end = self.bounds[place], self.bounds[place + 1]
-            if until is not None:
-                end = min(end, begin + until[place])
-            rows = slice(max(begin, end - keep), end)
-            columns: dict[str, Any] = {
-                name: np.array(getattr(self, name)[rows]) for name in _BEHAVIOURS
-            }
-            record = replace(UserRecord(), **columns, seen=int(end - begin), user=place + 1)
-            fold, group = int(self.folds[place]), int(self.groups[place])
-            yield self.users[place], replace(record, fold=fold, group=group)
+            told = None if until is None else int(until[place])
+            yield self.users[place], self.record(place, keep, told)
+
+    def record(self, place: int, keep: int, until: int | None = None) -> UserRecord:
+        """The record of the user at a place of `users`; see records."""
+        begin, end = int(self.bounds[place]), int(self.bounds[place + 1])
+        if until is not None:
+            end = min(end, begin + until)
+        rows = slice(max(begin, end - keep), end)
+        columns: dict[str, Any] = {
+            name: np.array(getattr(self, name)[rows]) for name in _BEHAVIOURS
+        }
+        record = replace(UserRecord(), **columns, seen=end - begin, user=place + 1)
+        return replace(record, fold=int(self.folds[place]), group=int(self.groups[place]))
 
     def log(self, n_items: int) -> InteractionLog:
         """The behaviours as a log; those that were not trained on are its test rows."""
