@@ -89,11 +89,11 @@ def read_manifest(folder: Path, verify: bool = True) -> dict[str, Any]:
 
 
 def link_folder(source: Path, target: Path) -> None:
-    """Put the files of a whole folder into another, new one, without copying where links work.
+    """Put the files of a whole folder into another, empty one, without copying where links work.
 
     Its manifest stays behind: the files are to be parts of another whole.
     """
-    target.mkdir(parents=True)
+    target.mkdir(parents=True, exist_ok=True)
     for path in sorted(source.rglob("*")):
         if path == source / MANIFEST:
             continue

@@ -17,11 +17,12 @@ import numpy as np
 from tqdm import tqdm
 
 from recbole_mars.alignment import export_embeddings
+from recbole_mars.data.files import sha256_of_file
 from recbole_mars.evaluation import HIGH
 from recbole_mars.serving.donor_building import DonorBuilder
 from recbole_mars.serving.donors import Donors
 from recbole_mars.serving.events import Event, EventQueue
-from recbole_mars.serving.folders import link_folder, read_manifest
+from recbole_mars.serving.folders import MANIFEST, link_folder, read_manifest
 from recbole_mars.serving.model_folder import TrainedModel
 from recbole_mars.serving.scoring import Scorer
 from recbole_mars.serving.snapshots import NoSnapshot, Snapshot, Snapshots
@@ -114,7 +115,9 @@ class OfflineRunner:
         """Publish the model, all embeddings and the donors as they are now; see Snapshots."""
 
         def write(folder: Path) -> dict[str, Any]:
-            current = self._current()
+            current, exported = self._current(), sha256_of_file(self.folder / MANIFEST)
+            if current is not None and current.notes.get("exported") != exported:
+                current = None  # of a network that this one replaces
             # Streaming training may have published newer weights of this model.
             link_folder(current.folder / "model" if current else self.folder, folder / "model")
             tokens, embeddings = self._all_users()
@@ -124,8 +127,11 @@ class OfflineRunner:
             donors = self._build_donors()
             if donors is not None:
                 donors.save(folder / "donors")
+            training = current.notes.get("training") if current else None
             return {
                 "model": self._state["model"],
+                "exported": exported,
+                **({} if training is None else {"training": training}),
                 "lent": self.donors,
                 "offset": self._state["offset"],
                 "users": len(tokens),

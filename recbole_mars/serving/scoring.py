@@ -10,6 +10,7 @@ import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -21,7 +22,7 @@ from recbole_mars.serving.donors import Borrowed, Donors
 from recbole_mars.serving.model_folder import TrainedModel
 from recbole_mars.serving.users import UNKNOWN_GROUP, UserRecord
 
-__all__ = ["Prepared", "Request", "Scorer", "embedding_space"]
+__all__ = ["NetworkInput", "Prepared", "Request", "Scorer", "collate", "embedding_space"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -53,6 +54,39 @@ class Prepared:
     labels: np.ndarray
     borrowed: Borrowed | None
     context: np.ndarray | None
+
+
+class NetworkInput(NamedTuple):
+    """What a network is called with. targets, users: (B,) ids. context: (B, 5), or None."""
+
+    history: History
+    targets: torch.Tensor
+    users: torch.Tensor
+    context: torch.Tensor | None
+
+
+def collate(prepared: Sequence[Prepared]) -> NetworkInput:
+    """The candidates of all requests, in order, each with its request's history."""
+    counts = [len(each.request.candidates) for each in prepared]
+    lengths = np.array([len(each.items) for each in prepared])
+    width = int(lengths.max())
+    items = np.zeros((len(prepared), width), dtype=np.int64)
+    labels = np.zeros((len(prepared), width), dtype=np.float32)
+    for row, each in enumerate(prepared):
+        items[row, : lengths[row]], labels[row, : lengths[row]] = each.items, each.labels
+    borrowed = [0 if each.borrowed is None else len(each.borrowed.rows) for each in prepared]
+    users = [each.request.record.user for each in prepared]
+    of = torch.from_numpy(np.repeat(np.arange(len(prepared)), counts))
+    history = History(
+        torch.from_numpy(items)[of],
+        torch.from_numpy(np.arange(width) < lengths[:, None])[of],
+        torch.from_numpy(labels)[of],
+        torch.tensor(borrowed)[of],
+    )
+    targets = np.concatenate([each.request.candidates for each in prepared]).astype(np.int64)
+    contexts = [each.context for each in prepared if each.context is not None]
+    context = torch.from_numpy(np.concatenate(contexts)) if contexts else None
+    return NetworkInput(history, torch.from_numpy(targets), torch.tensor(users)[of], context)
 
 
 class Scorer:
@@ -157,30 +191,7 @@ class Scorer:
         counts = [len(each.request.candidates) for each in prepared]
         if not sum(counts):
             return [np.zeros(0, dtype=np.float32) for _ in prepared]
-        lengths = np.array([len(each.items) for each in prepared])
-        width = int(lengths.max())
-        items = np.zeros((len(prepared), width), dtype=np.int64)
-        labels = np.zeros((len(prepared), width), dtype=np.float32)
-        for row, each in enumerate(prepared):
-            items[row, : lengths[row]], labels[row, : lengths[row]] = each.items, each.labels
-        borrowed = [0 if each.borrowed is None else len(each.borrowed.rows) for each in prepared]
-        users = [each.request.record.user for each in prepared]
-        of = torch.from_numpy(np.repeat(np.arange(len(prepared)), counts))
-        history = History(
-            torch.from_numpy(items)[of],
-            torch.from_numpy(np.arange(width) < lengths[:, None])[of],
-            torch.from_numpy(labels)[of],
-            torch.tensor(borrowed)[of],
-        )
-        targets = torch.from_numpy(
-            np.concatenate([each.request.candidates for each in prepared]).astype(np.int64)
-        )
-        context = None
-        if self.model.agreement is not None:
-            context = torch.from_numpy(np.concatenate([each.context for each in prepared]))
-        logits = score_targets(
-            self.model.network, history, targets, torch.tensor(users)[of], context
-        )
+        logits = score_targets(self.model.network, *collate(prepared))
         return list(np.split(torch.sigmoid(logits).numpy(), np.cumsum(counts)[:-1]))
 
     def _agreement(self, request: Request) -> np.ndarray | None:

@@ -81,7 +81,7 @@ class Snapshots:
 
         Raises NoSnapshot if it is not there, DamagedFolder if it is damaged.
         """
-        self._open(name, verify=True)
+        self.at(name)
         with FileLock(self.root / ".publish.lock"):
             self._name_current(name)
 
@@ -93,7 +93,7 @@ class Snapshots:
         while True:
             name = self.current_name()
             try:
-                return self._open(name, verify)
+                return self.at(name, verify)
             except (FileNotFoundError, DamagedFolder):
                 if name == self.current_name():
                     raise
@@ -115,7 +115,11 @@ class Snapshots:
             return []
         return sorted(path.name for path in self.root.iterdir() if _NAME.fullmatch(path.name))
 
-    def _open(self, name: str, verify: bool) -> Snapshot:
+    def at(self, name: str, verify: bool = True) -> Snapshot:
+        """The version of a name. verify: see read_manifest.
+
+        Raises NoSnapshot if it is not there, DamagedFolder if it is damaged.
+        """
         folder = self.root / name
         if not folder.is_dir():
             raise NoSnapshot(f"{folder} is not there; there are {', '.join(self.names())}")

@@ -45,14 +45,14 @@ class KnownWorld:
         keep: behaviours kept at most. behaviours: tell only the first so many, for who wants to
         know what was known earlier.
         """
-        begin, end = self.bounds[user - 1], self.bounds[user]
+        begin, end = int(self.bounds[user - 1]), int(self.bounds[user])
         if behaviours is not None:
             end = min(end, begin + behaviours)
         rows = slice(max(begin, end - keep), end)
         columns: dict[str, Any] = {
             name: np.array(getattr(self, name)[rows]) for name in _BEHAVIOURS
         }
-        record = replace(UserRecord(), **columns, seen=int(end - begin), user=user)
+        record = replace(UserRecord(), **columns, seen=end - begin, user=user)
         fold, group = int(self.folds[user - 1]), int(self.groups[user - 1])
         return replace(record, fold=fold, group=group)
 
