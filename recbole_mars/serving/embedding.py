@@ -57,7 +57,7 @@ class RayEmbedder:
             raise ValueError(f"workers must be >= 1, got {workers}")
         ray.init(address, ignore_reinit_error=True, log_to_driver=False, include_dashboard=False)
         count = workers or max(1, int(ray.cluster_resources().get("CPU", 1)))
-        kind = ray.remote(num_cpus=1)(_Worker)
+        kind: Any = ray.remote(num_cpus=1)(_Worker)
         self._ray: Any = ray
         self._workers = [kind.remote(str(model.resolve())) for _ in range(count)]
 
