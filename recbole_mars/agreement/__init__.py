@@ -1,7 +1,10 @@
 """What others think of a target, by how they agree with the user so far."""
 
+from recbole_mars.agreement.columns import AGREEMENT_COLUMNS, ColumnScale
+from recbole_mars.agreement.fitted import NEW_USER_FOLD, FittedAgreement
 from recbole_mars.agreement.item_effects import (
     ItemEffects,
+    ItemTotals,
     content_means,
     earlier_sums,
     item_effects,
@@ -9,21 +12,23 @@ from recbole_mars.agreement.item_effects import (
 )
 from recbole_mars.agreement.item_factors import fit_item_factors
 from recbole_mars.agreement.kernel import KernelParts, content_directions
-from recbole_mars.agreement.process import fit_weights, one_step_ahead
-from recbole_mars.agreement.table import (
-    AGREEMENT_COLUMNS,
-    Agreement,
-    AgreementSettings,
-    agree,
-)
+from recbole_mars.agreement.own_past import OwnPast
+from recbole_mars.agreement.process import condition, fit_weights, one_step_ahead, posterior
+from recbole_mars.agreement.table import Agreement, AgreementSettings, agree
 
 __all__ = [
     "AGREEMENT_COLUMNS",
+    "NEW_USER_FOLD",
     "Agreement",
     "AgreementSettings",
+    "ColumnScale",
+    "FittedAgreement",
     "ItemEffects",
+    "ItemTotals",
     "KernelParts",
+    "OwnPast",
     "agree",
+    "condition",
     "content_directions",
     "content_means",
     "earlier_sums",
@@ -32,4 +37,5 @@ __all__ = [
     "item_effects",
     "one_step_ahead",
     "others_sums",
+    "posterior",
 ]

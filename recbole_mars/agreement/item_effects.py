@@ -11,22 +11,47 @@ import numpy as np
 
 from recbole_mars.data import TRAIN, InteractionLog
 
-__all__ = ["ItemEffects", "content_means", "earlier_sums", "item_effects", "others_sums"]
+__all__ = [
+    "ItemEffects",
+    "ItemTotals",
+    "content_means",
+    "earlier_sums",
+    "item_effects",
+    "others_sums",
+]
 
 _RIDGES = (3.0, 10.0, 30.0, 100.0, 300.0, 1000.0, 3000.0)
 _LEAST = 1e-3  # of a variance, in units of the opinions'
+
+
+class ItemTotals(NamedTuple):
+    """What all users think of each item, and how that is shrunk.
+
+    counts, sums: (I,) float64, of the training opinions. priors: (folds, I), what an item's
+    contents suggest to the users of each fold. strength: opinions that a prior is worth.
+    """
+
+    counts: np.ndarray
+    sums: np.ndarray
+    priors: np.ndarray
+    strength: float
+
+    def shrunk(self, number: np.ndarray, total: np.ndarray, prior: np.ndarray) -> np.ndarray:
+        """Mean of so many opinions with this sum, shrunk towards the prior."""
+        return (total + self.strength * prior) / (number + self.strength)
 
 
 class ItemEffects(NamedTuple):
     """What others think of each row's item, (N,) each.
 
     whole: the shrunk mean of all other users. told, support: the same and the number of opinions
-    it rests on, for training rows from earlier opinions only.
+    it rests on, for training rows from earlier opinions only. totals: what they are made of.
     """
 
     whole: np.ndarray
     told: np.ndarray
     support: np.ndarray
+    totals: ItemTotals
 
 
 def item_effects(
@@ -63,18 +88,18 @@ def item_effects(
     losses = [np.sum(weight * (means - predicted(counts, sums, ridge)) ** 2) for ridge in _RIDGES]
     ridge = _RIDGES[int(np.argmin(losses))]
     strength = noise / _variance_around(predicted(counts, sums, ridge), counts, means, noise)
-    prior = np.zeros(len(log))
-    for part in np.unique(fold[log.users]):
-        mine = fold[log.users] == part
-        prior[mine] = predicted(*_totals(log, values, training & ~mine), ridge)[log.items[mine]]
-
-    def shrunk(number: np.ndarray, total: np.ndarray) -> np.ndarray:
-        return (total + strength * prior) / (number + strength)
-
+    part = fold[log.users]
+    priors = [
+        predicted(*_totals(log, values, training & (part != mine)), ridge)
+        for mine in range(int(fold.max()) + 1)
+    ]
+    totals = ItemTotals(counts, sums, np.stack(priors), float(strength))
+    prior = totals.priors[part, log.items]
     number, total = others_sums(log.users, log.items, training, values)
     support, earlier = earlier_sums(log.users, log.items, log.times, training, values)
     support, earlier = np.where(training, support, number), np.where(training, earlier, total)
-    return ItemEffects(shrunk(number, total), shrunk(support, earlier), support)
+    whole, told = totals.shrunk(number, total, prior), totals.shrunk(support, earlier, prior)
+    return ItemEffects(whole, told, support, totals)
 
 
 def others_sums(

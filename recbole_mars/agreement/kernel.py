@@ -1,15 +1,13 @@
 """Parts of the covariance of one user's opinions, each to be weighted.
 
-Dimension letters: L behaviours of a user, I items, D content dimensions.
+Dimension letters: L behaviours of a user, C other items, I items, K factors, D content dimensions.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
-
-from recbole_mars.data import InteractionLog
 
 __all__ = ["KernelParts", "content_directions"]
 
@@ -26,36 +24,61 @@ class KernelParts:
     A modality's name with a width: how alike the contents are, exp(-(1 - cosine) / width).
 
     factors: for each fold (I, K) from the users outside it, or none. contents: unit rows (I, D) by
-    modality, zeros where an item has none. fold: (n_users,).
+    modality, zeros where an item has none.
     """
 
-    def __init__(
-        self,
-        log: InteractionLog,
-        fold: np.ndarray,
-        factors: Sequence[np.ndarray],
-        contents: Mapping[str, np.ndarray],
-    ) -> None:
-        self._log, self._fold, self._factors, self._contents = log, fold, factors, contents
+    def __init__(self, factors: Sequence[np.ndarray], contents: Mapping[str, np.ndarray]) -> None:
+        self._factors, self._contents = factors, contents
         self.names = ["user", *(f"drift {length:g}" for length in _DRIFTS)]
         self.names += ["agreement"] if len(factors) else []
         self.names += [f"{name} {width:g}" for name in contents for width in _WIDTHS]
 
-    def of(self, rows: np.ndarray) -> np.ndarray:
-        """rows: (L,) of one user, ascending. Returns (parts, L, L) float64."""
-        items = self._log.items[rows]
-        steps = np.abs(np.subtract.outer(rows, rows))
-        parts = [np.ones(steps.shape), *(np.exp(-steps / length) for length in _DRIFTS)]
+    def of(self, items: np.ndarray, positions: np.ndarray, fold: int) -> np.ndarray:
+        """Of a user's behaviours with each other, (parts, L, L) float64.
+
+        items, positions: (L,), positions count the behaviours. fold: the user's.
+        """
+        steps = np.abs(np.subtract.outer(positions, positions))
+        return np.stack(list(self.between(items, items, steps, fold)))
+
+    def between(
+        self, items: np.ndarray, others: np.ndarray, steps: np.ndarray, fold: int
+    ) -> Iterator[np.ndarray]:
+        """Of some behaviours with others, part by part, (L, C) float64 each.
+
+        items: (L,). others: (C,). steps: how many behaviours are between them, (L, C).
+        """
+        yield np.ones(steps.shape)
+        for length in _DRIFTS:
+            yield np.exp(-steps / length)
         if len(self._factors):
-            vectors = self._factors[self._fold[self._log.users[rows[0]]]][items]
-            parts.append(vectors @ vectors.T)
+            rows, columns = _pick(self._factors[fold], items, others)
+            yield rows @ columns.T
         for directions in self._contents.values():
-            vectors = directions[items]
-            there = vectors.any(axis=1)
-            gap = np.minimum(vectors @ vectors.T - 1, 0)
-            alike = np.outer(there, there)
-            parts += [np.where(alike, np.exp(gap / width), 0) for width in _WIDTHS]
-        return np.stack(parts)
+            rows, columns = _pick(directions, items, others)
+            gap = np.minimum(rows @ columns.T - 1, 0)
+            alike = np.outer(rows.any(axis=1), columns.any(axis=1))
+            for width in _WIDTHS:
+                yield np.where(alike, np.exp(gap / width), 0)
+
+    def alone(self, items: np.ndarray, fold: int) -> Iterator[np.ndarray]:
+        """Of each item with itself at one time, part by part, (C,) float64 each. items: (C,)."""
+        for _ in range(1 + len(_DRIFTS)):
+            yield np.ones(len(items))
+        if len(self._factors):
+            vectors = self._factors[fold][items]
+            yield np.square(vectors, dtype=np.float64).sum(axis=1)
+        for directions in self._contents.values():
+            there = directions[items].any(axis=1).astype(np.float64)
+            yield from (there,) * len(_WIDTHS)
+
+
+def _pick(
+    table: np.ndarray, items: np.ndarray, others: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Rows of two lists of items in float64; one array if it is one list."""
+    rows = table[items].astype(np.float64, copy=False)
+    return rows, rows if others is items else table[others].astype(np.float64, copy=False)
 
 
 def content_directions(features: np.ndarray) -> np.ndarray:

@@ -6,17 +6,20 @@ posterior mean at a target is a weighted sum of the user's own past opinions; wi
 collaborative part the weights are what everybody who met both items agrees on, that is, all
 neighbours who met the target, each in proportion to the agreement with the user.
 
-Dimension letters: L behaviours of a user, C parts of the kernel.
+Dimension letters: L behaviours of a user, C parts of the kernel, T targets.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
+from functools import lru_cache
 
 import numpy as np
 from scipy import linalg, optimize
+from threadpoolctl import ThreadpoolController
 
-__all__ = ["fit_weights", "one_step_ahead"]
+__all__ = ["condition", "fit_weights", "one_step_ahead", "one_thread", "posterior"]
 
 _LEAST, _MOST = 1e-5, 1e3  # of a weight in the search, in which 0 would have no logarithm
 
@@ -30,12 +33,38 @@ def one_step_ahead(
     factor K + noise * I = R R' holds all of them: the innovations are R^-1 y, their scales the
     diagonal of R. Returns the means (L,) and the variances (L,) without the noise.
     """
-    matrix = np.array(kernel, dtype=np.float64)
-    matrix.flat[:: len(matrix) + 1] += noise
-    root = linalg.cholesky(matrix, lower=True, overwrite_a=True, check_finite=False)
-    innovations = linalg.solve_triangular(root, opinions, lower=True, check_finite=False)
+    root, innovations = condition(kernel, opinions, noise)
     scale = root.diagonal()
     return opinions - scale * innovations, np.maximum(scale**2 - noise, 0.0)
+
+
+def condition(
+    kernel: np.ndarray, opinions: np.ndarray, noise: float
+) -> tuple[np.ndarray, np.ndarray]:
+    """The Cholesky factor R (L, L) of K + noise * I, and the innovations R^-1 y, (L,).
+
+    kernel: (L, L). opinions: (L,), centred. Behaviours there may be none of.
+    """
+    matrix = np.array(kernel, dtype=np.float64)
+    if not len(matrix):
+        return matrix, np.zeros(0)
+    matrix.flat[:: len(matrix) + 1] += noise
+    root = linalg.cholesky(matrix, lower=True, overwrite_a=True, check_finite=False)
+    return root, linalg.solve_triangular(root, opinions, lower=True, check_finite=False)
+
+
+def posterior(
+    root: np.ndarray, innovations: np.ndarray, covariance: np.ndarray, variance: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Posterior of targets given all behaviours: means (T,), variances (T,) without the noise.
+
+    root, innovations: see `condition`. covariance: (L, T) of behaviours with targets. variance:
+    (T,) prior one of each target.
+    """
+    if not covariance.size:
+        return np.zeros(len(variance)), variance
+    gain = linalg.solve_triangular(root, covariance, lower=True, check_finite=False)
+    return innovations @ gain, np.maximum(variance - np.square(gain).sum(axis=0), 0.0)
 
 
 def fit_weights(
@@ -68,3 +97,13 @@ def fit_weights(
     bounds = [(np.log(_LEAST), np.log(_MOST))] * len(first)
     found = optimize.minimize(loss, first, jac=True, method="L-BFGS-B", bounds=bounds)
     return np.exp(found.x)
+
+
+def one_thread() -> AbstractContextManager[object]:
+    """BLAS in one thread: several only wait for each other on matrices as small as a user's."""
+    return _controller().limit(limits=1, user_api="blas")
+
+
+@lru_cache(maxsize=1)
+def _controller() -> ThreadpoolController:
+    return ThreadpoolController()  # looks through all loaded libraries: a millisecond

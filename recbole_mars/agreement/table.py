@@ -9,18 +9,18 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
-from threadpoolctl import threadpool_limits
 from tqdm import tqdm
 
+from recbole_mars.agreement.columns import ColumnScale
+from recbole_mars.agreement.fitted import FittedAgreement
 from recbole_mars.agreement.item_effects import item_effects
 from recbole_mars.agreement.item_factors import fit_item_factors
 from recbole_mars.agreement.kernel import KernelParts, content_directions
-from recbole_mars.agreement.process import fit_weights, one_step_ahead
+from recbole_mars.agreement.process import fit_weights, one_step_ahead, one_thread
 from recbole_mars.data import TEST, TRAIN, InteractionLog, windows
 
-__all__ = ["AGREEMENT_COLUMNS", "Agreement", "AgreementSettings", "agree"]
+__all__ = ["Agreement", "AgreementSettings", "agree"]
 
-AGREEMENT_COLUMNS = ("item", "item_support", "user", "user_uncertainty", "history")
 _PRIOR_OPINIONS = 3.0  # with which a user's mean is shrunk
 
 
@@ -51,7 +51,7 @@ class AgreementSettings:
 
 @dataclass(frozen=True)
 class Agreement:
-    """columns: (N, 5) float32, named by AGREEMENT_COLUMNS. weights: of the kernel's parts.
+    """columns: (N, 5) float32, named by AGREEMENT_COLUMNS. fitted: gives them for any pair.
 
     "item": what others think of the item, shrunk; "item_support": log(1 + their number). "user":
     by how much this user's opinion should differ, given all own opinions before; with
@@ -60,7 +60,11 @@ class Agreement:
     """
 
     columns: np.ndarray
-    weights: Mapping[str, float]
+    fitted: FittedAgreement
+
+    def standardised(self) -> np.ndarray:
+        """The columns with mean 0 and variance 1 over the training rows, (N, 5) float32."""
+        return self.fitted.scale.apply(self.columns)
 
 
 def agree(
@@ -86,23 +90,33 @@ def agree(
     random = np.random.default_rng(settings.seed)
     fold = random.integers(0, settings.folds, log.n_users)
     opinions = np.asarray(opinions, dtype=np.float64)
-    values = (opinions - opinions[training].mean()) / opinions[training].std()
+    mean, spread = opinions[training].mean(), opinions[training].std()
+    values = (opinions - mean) / spread
     directions = {name: content_directions(matrix) for name, matrix in features.items()}
     contents = np.concatenate([np.zeros((log.n_items, 0)), *directions.values()], axis=1)
     effects = item_effects(log, values, contents, fold)
     rest = values - effects.whole
     factors = _item_factors(log, values, contents, fold, settings)
-    parts = KernelParts(log, fold, factors, directions)
-    # A user's matrices are too small for several threads, which only wait for each other.
-    with threadpool_limits(limits=1, user_api="blas"):
-        weights = _fit(log, rest, parts, settings, random)
-        means, variances = _predict(log, rest, parts, weights, settings.max_length, progress)
+    parts = KernelParts(factors, directions)
+    with one_thread():
+        weights = _fit(log, rest, fold, parts, settings, random)
+        means, variances = _predict(log, rest, fold, parts, weights, settings, progress)
     past = np.arange(len(log)) - log.offsets[log.users]
     columns = [effects.told, np.log1p(effects.support), means, np.sqrt(variances), np.log1p(past)]
-    return Agreement(
-        np.stack(columns, axis=1).astype(np.float32),
-        dict(zip([*parts.names, "noise"], weights.tolist())),
+    table = np.stack(columns, axis=1).astype(np.float32)
+    n_folds = len(effects.totals.priors)  # fewer than asked for if the users are few
+    fitted = FittedAgreement(
+        opinion_mean=float(mean),
+        opinion_spread=float(spread),
+        totals=effects.totals,
+        factors=np.array(factors[:n_folds], dtype=np.float32).reshape(n_folds, log.n_items, -1),
+        contents={name: matrix.astype(np.float32) for name, matrix in directions.items()},
+        weights=dict(zip([*parts.names, "noise"], weights.tolist())),
+        max_length=settings.max_length,
+        scale=ColumnScale.of(table, training),
+        fold=fold.astype(np.min_scalar_type(n_folds)),
     )
+    return Agreement(table, fitted)
 
 
 def _item_factors(
@@ -145,6 +159,7 @@ def _item_factors(
 def _fit(
     log: InteractionLog,
     rest: np.ndarray,
+    fold: np.ndarray,
     parts: KernelParts,
     settings: AgreementSettings,
     random: np.random.Generator,
@@ -156,25 +171,35 @@ def _fit(
     chosen = np.sort(random.permutation(len(users))[: settings.sample_users])
     samples = [histories[user][-settings.sample_length :] for user in chosen]
     start = [0.1] * len(parts.names) + [0.7]
-    return fit_weights([(parts.of(rows), rest[rows]) for rows in samples], start)
+    return fit_weights([(_parts_of(log, rows, fold, parts), rest[rows]) for rows in samples], start)
 
 
 def _predict(
     log: InteractionLog,
     rest: np.ndarray,
+    fold: np.ndarray,
     parts: KernelParts,
     weights: np.ndarray,
-    max_length: int,
+    settings: AgreementSettings,
     progress: bool,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Posterior mean and variance of every row, (N,) each, user by user."""
     means, variances = np.zeros(len(log)), np.zeros(len(log))
     everything = np.ones(len(log), dtype=bool)
-    stretches = windows(log.offsets, everything, max_length, max_length // 2)
+    length = settings.max_length
+    stretches = windows(log.offsets, everything, length, length // 2)
     for start, end, first in tqdm(
         zip(*stretches), "agreement", total=len(stretches[0]), disable=not progress
     ):
-        kernel = np.tensordot(weights[:-1], parts.of(np.arange(start, end)), 1)
+        rows = np.arange(start, end)
+        kernel = np.tensordot(weights[:-1], _parts_of(log, rows, fold, parts), 1)
         mean, variance = one_step_ahead(kernel, rest[start:end], weights[-1])
         means[first:end], variances[first:end] = mean[first - start :], variance[first - start :]
     return means, variances
+
+
+def _parts_of(
+    log: InteractionLog, rows: np.ndarray, fold: np.ndarray, parts: KernelParts
+) -> np.ndarray:
+    """Parts of the kernel of rows of one user, ascending: (parts, L, L)."""
+    return parts.of(log.items[rows], rows, int(fold[log.users[rows[0]]]))

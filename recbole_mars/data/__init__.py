@@ -1,7 +1,7 @@
 """Interactions in true time order and the flat histories read from them."""
 
 from recbole_mars.data.columns import load_columns, save_columns
-from recbole_mars.data.history import HistoryIndex, pad_ragged, windows
+from recbole_mars.data.history import HistoryIndex, look_back, pad_ragged, windows
 from recbole_mars.data.schema import TEST, TRAIN, VALID, InteractionLog
 
 __all__ = [
@@ -11,6 +11,7 @@ __all__ = [
     "HistoryIndex",
     "InteractionLog",
     "load_columns",
+    "look_back",
     "pad_ragged",
     "save_columns",
     "windows",

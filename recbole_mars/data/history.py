@@ -13,7 +13,7 @@ import numpy as np
 
 from recbole_mars.data.schema import InteractionLog
 
-__all__ = ["HistoryIndex", "pad_ragged", "windows"]
+__all__ = ["HistoryIndex", "look_back", "pad_ragged", "windows"]
 
 
 def pad_ragged(values: np.ndarray | None, starts: np.ndarray, lengths: np.ndarray) -> np.ndarray:
@@ -90,8 +90,7 @@ def windows(
     one user, and the targets counted in it are those at or after row firsts[w]. Every target is
     counted in exactly one stretch. Raises ValueError if context is out of range.
     """
-    if not 0 <= context < length:
-        raise ValueError(f"context must lie in 0..length-1, got {context} for length {length}")
+    _check_context(length, context)
     found: list[tuple[int, int, int]] = []
     rows = np.flatnonzero(targets)
     users = np.searchsorted(offsets, rows, side="right") - 1
@@ -106,3 +105,20 @@ def windows(
             found.append((start, int(wanted[done - 1]) + 1, first))
     table = np.array(found, dtype=np.int64).reshape(-1, 3)
     return table[:, 0], table[:, 1], table[:, 2]
+
+
+def look_back(position: int, length: int, context: int) -> int:
+    """Rows before a user's row that its stretch of `windows` holds, if all rows are targets.
+
+    position: of the row among the user's, from 0. length, context: as in `windows`. Raises
+    ValueError if context is out of range.
+    """
+    _check_context(length, context)
+    if position < length:
+        return position
+    return context + (position - length) % (length - context)
+
+
+def _check_context(length: int, context: int) -> None:
+    if not 0 <= context < length:
+        raise ValueError(f"context must lie in 0..length-1, got {context} for length {length}")

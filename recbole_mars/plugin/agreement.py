@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
-from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,15 +13,17 @@ from filelock import FileLock
 from recbole.config import Config
 
 from recbole_mars import __version__
-from recbole_mars.agreement import AGREEMENT_COLUMNS, agree
-from recbole_mars.data import TRAIN, load_columns, save_columns
+from recbole_mars.agreement import AGREEMENT_COLUMNS, FittedAgreement, agree
+from recbole_mars.data import load_columns, save_columns
 from recbole_mars.plugin.distributed import first_process_first
 from recbole_mars.plugin.settings import agreement_settings
 
 if TYPE_CHECKING:
     from recbole_mars.plugin.dataset import MultimodalDataset
 
-__all__ = ["prepare_agreement"]
+__all__ = ["fitted_agreement", "prepare_agreement"]
+
+_COLUMNS, _FITTED = "columns", "fitted"  # folders of one data set's agreement
 
 
 def prepare_agreement(dataset: MultimodalDataset, config: Config) -> np.ndarray:
@@ -33,6 +34,18 @@ def prepare_agreement(dataset: MultimodalDataset, config: Config) -> np.ndarray:
 
     In a distributed run the first process computes it and the others wait.
     """
+    return _prepared(dataset, config)[0]
+
+
+def fitted_agreement(dataset: MultimodalDataset, config: Config) -> FittedAgreement:
+    """What gives the same for pairs that are in no log, as an online service needs it.
+
+    It is kept with what prepare_agreement gives, and like this called in all processes of a run.
+    """
+    return _prepared(dataset, config)[1]
+
+
+def _prepared(dataset: MultimodalDataset, config: Config) -> tuple[np.ndarray, FittedAgreement]:
     features = _features(dataset)
     opinions = dataset.histories.opinions
     settings = agreement_settings(config)
@@ -46,27 +59,22 @@ def prepare_agreement(dataset: MultimodalDataset, config: Config) -> np.ndarray:
     with first_process_first(), FileLock(f"{folder}.lock"):
         if folder.is_dir():
             try:
-                columns, notes = load_columns(folder)
+                fitted = FittedAgreement.load(folder / _FITTED)
+                columns, _ = load_columns(folder / _COLUMNS)
             except ValueError as error:
                 dataset.logger.warning(f"{error}: computed anew")
                 shutil.rmtree(folder, ignore_errors=True)
             else:
-                _tell(dataset, notes["weights"])
-                return np.stack([columns[name] for name in AGREEMENT_COLUMNS], axis=1)
+                _tell(dataset, fitted)
+                return np.stack([columns[name] for name in AGREEMENT_COLUMNS], axis=1), fitted
         found = agree(
             dataset.log, opinions, features, settings, progress=bool(config["show_progress"])
         )
-        table = _standardised(found.columns, dataset.log.phases == TRAIN)
-        columns = dict(zip(AGREEMENT_COLUMNS, table.T))
-        save_columns(folder, columns, {"weights": dict(found.weights)})
-        _tell(dataset, found.weights)
-        return table
-
-
-def _standardised(columns: np.ndarray, training: np.ndarray) -> np.ndarray:
-    mean = columns[training].mean(0, dtype=np.float64)
-    spread = columns[training].std(0, dtype=np.float64)
-    return ((columns - mean) / np.where(spread > 1e-6, spread, 1)).astype(np.float32)
+        table = found.standardised()
+        found.fitted.save(folder / _FITTED)
+        save_columns(folder / _COLUMNS, dict(zip(AGREEMENT_COLUMNS, table.T)), {})
+        _tell(dataset, found.fitted)
+        return table, found.fitted
 
 
 def _features(dataset: MultimodalDataset) -> dict[str, np.ndarray]:
@@ -84,6 +92,6 @@ def _features(dataset: MultimodalDataset) -> dict[str, np.ndarray]:
     return found
 
 
-def _tell(dataset: MultimodalDataset, weights: Mapping[str, float]) -> None:
-    shown = ", ".join(f"{name} {weight:.3g}" for name, weight in weights.items())
+def _tell(dataset: MultimodalDataset, fitted: FittedAgreement) -> None:
+    shown = ", ".join(f"{name} {weight:.3g}" for name, weight in fitted.weights.items())
     dataset.logger.info(f"agreement: weights of the kernel: {shown}")

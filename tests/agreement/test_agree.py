@@ -61,7 +61,7 @@ def test_columns(make_world, contents):
     assert (columns[:, UNCERTAINTY] >= 0).all()
     names = ["user", "drift 8", "drift 64", "agreement"]
     names += ["text 0.5", "text 0.15"] if contents else []
-    assert list(found.weights) == [*names, "noise"]
+    assert list(found.fitted.weights) == [*names, "noise"]
 
 
 def test_the_users_column_equals_a_loop_of_posteriors(make_world):
@@ -76,7 +76,7 @@ def test_the_users_column_equals_a_loop_of_posteriors(make_world):
     effects = item_effects(log, values, directions, fold)
     np.testing.assert_allclose(found.columns[:, ITEM], effects.told, atol=1e-6)
     rest = values - effects.whole
-    weights = found.weights
+    weights = found.fitted.weights
 
     def covariance(a, b):
         gap = min(directions[log.items[a]] @ directions[log.items[b]] - 1, 0)

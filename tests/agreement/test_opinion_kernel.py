@@ -25,19 +25,19 @@ def fold():
 
 
 def parts_of(log, fold, factors=(), rows=(0, 1, 2, 3), **contents):
-    parts = KernelParts(log, fold, factors, contents)
-    return dict(zip(parts.names, parts.of(np.array(rows))))
+    parts, rows = KernelParts(factors, contents), np.array(rows)
+    return dict(zip(parts.names, parts.of(log.items[rows], rows, fold[log.users[rows[0]]])))
 
 
-def test_names_tell_the_parts(log, fold):
-    everything = KernelParts(log, fold, FACTORS, {"text": TEXT, "image": IMAGE})
+def test_names_tell_the_parts(log):
+    everything = KernelParts(FACTORS, {"text": TEXT, "image": IMAGE})
     expected = ["user", "drift 8", "drift 64", "agreement"]
     expected += ["text 0.5", "text 0.15", "image 0.5", "image 0.15"]
     assert everything.names == expected
-    assert everything.of(np.arange(4)).shape == (8, 4, 4)
-    plain = KernelParts(log, fold, [], {})
+    assert everything.of(log.items[:4], np.arange(4), 1).shape == (8, 4, 4)
+    plain = KernelParts([], {})
     assert plain.names == ["user", "drift 8", "drift 64"]
-    assert plain.of(np.arange(4, 7)).shape == (3, 3, 3)
+    assert plain.of(log.items[4:], np.arange(4, 7), 0).shape == (3, 3, 3)
 
 
 def test_user_and_drift_by_hand(log, fold):
@@ -70,14 +70,28 @@ def test_contents_by_hand(log, fold):
     np.testing.assert_allclose(far, [[1, np.exp(-4)], [np.exp(-4), 1]])
 
 
-def test_parts_are_symmetric_and_positive_semi_definite(make_log):
+def test_parts_are_symmetric_and_positive_semi_definite():
     random = np.random.default_rng(0)
-    log = make_log(np.ones(60, dtype=int), random.integers(1, 30, 60), n_items=30)
+    items = random.integers(1, 30, 60)
     contents = {"text": content_directions(random.normal(size=(30, 5)))}
     factors = [random.normal(size=(30, 4))]
-    for part in KernelParts(log, np.zeros(2, int), factors, contents).of(np.arange(60)):
+    for part in KernelParts(factors, contents).of(items, np.arange(60), 0):
         np.testing.assert_allclose(part, part.T, atol=1e-14)
         assert np.linalg.eigvalsh(part).min() > -1e-9
+
+
+@pytest.mark.parametrize("factors", [(), FACTORS], ids=["plain", "factors"])
+def test_behaviours_with_others_are_a_corner_of_all_with_all(factors):
+    items, positions = np.array([1, 2, 3, 1, 4, 2]), np.arange(6)
+    parts = KernelParts(factors, {"text": TEXT.astype(np.float32), "image": IMAGE})
+    whole = parts.of(items, positions, 1)
+    steps = np.subtract.outer(positions[4:], positions[:4]).T
+    corner = list(parts.between(items[:4], items[4:], steps, 1))
+    np.testing.assert_allclose(corner, whole[:, :4, 4:], rtol=1e-6)
+    assert {part.dtype for part in corner} == {np.dtype(np.float64)}
+    np.testing.assert_allclose(
+        list(parts.alone(items, 1)), np.diagonal(whole, axis1=1, axis2=2), rtol=1e-6
+    )
 
 
 # -- directions --------------------------------------------------------------------------------

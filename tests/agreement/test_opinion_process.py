@@ -3,8 +3,10 @@
 import numpy as np
 import pytest
 from scipy.stats import multivariate_normal
+from threadpoolctl import threadpool_info, threadpool_limits
 
-from recbole_mars.agreement import fit_weights, one_step_ahead
+from recbole_mars.agreement import condition, fit_weights, one_step_ahead, posterior
+from recbole_mars.agreement.process import one_thread
 
 
 def random_kernel(random, length, rank=4):
@@ -12,7 +14,7 @@ def random_kernel(random, length, rank=4):
     return vectors @ vectors.T
 
 
-def posterior(kernel, opinions, noise, step):
+def posterior_at(kernel, opinions, noise, step):
     """Mean and variance at a step, given all behaviours before it."""
     past = slice(0, step)
     matrix = kernel[past, past] + noise * np.eye(step)
@@ -33,7 +35,7 @@ def test_posteriors_equal_a_loop(noise):
     random = np.random.default_rng(0)
     kernel, opinions = random_kernel(random, 25), random.normal(size=25)
     means, variances = one_step_ahead(kernel, opinions, noise)
-    expected = [posterior(kernel, opinions, noise, step) for step in range(25)]
+    expected = [posterior_at(kernel, opinions, noise, step) for step in range(25)]
     np.testing.assert_allclose(np.stack([means, variances], 1), expected, rtol=1e-8, atol=1e-10)
     assert means[0] == pytest.approx(0, abs=1e-15)
     assert variances[0] == pytest.approx(kernel[0, 0])
@@ -67,6 +69,35 @@ def test_the_arguments_are_left_as_they_are():
     kernel = np.eye(3)
     one_step_ahead(kernel, np.ones(3), 0.5)
     assert np.array_equal(kernel, np.eye(3))
+
+
+@pytest.mark.parametrize("noise", [0.01, 0.7])
+def test_targets_after_a_past_equal_the_next_step(noise):
+    """Each of three targets is asked of as if it were the next behaviour."""
+    random = np.random.default_rng(3)
+    kernel, opinions = random_kernel(random, 12), random.normal(size=12)
+    root, innovations = condition(kernel[:9, :9], opinions[:9], noise)
+    found = posterior(root, innovations, kernel[:9, 9:], kernel.diagonal()[9:])
+    for place, target in enumerate((9, 10, 11)):
+        order = [*range(9), target]
+        expected = posterior_at(kernel[np.ix_(order, order)], opinions[order], noise, 9)
+        np.testing.assert_allclose([part[place] for part in found], expected, atol=1e-9)
+
+
+def test_without_a_past_the_prior_remains():
+    past = condition(np.zeros((0, 0)), np.zeros(0), 0.5)
+    means, variances = posterior(*past, np.zeros((0, 2)), np.array([0.3, 2.0]))
+    assert (means.tolist(), variances.tolist()) == ([0, 0], [0.3, 2.0])
+
+
+def test_one_thread_and_then_as_before():
+    def threads():
+        return {found["num_threads"] for found in threadpool_info() if found["user_api"] == "blas"}
+
+    with threadpool_limits(limits=2, user_api="blas"):
+        with one_thread():
+            assert threads() == {1}
+        assert threads() == {2}
 
 
 # -- weights -----------------------------------------------------------------------------------

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from recbole_mars.data import HistoryIndex, InteractionLog, pad_ragged, windows
+from recbole_mars.data import HistoryIndex, InteractionLog, look_back, pad_ragged, windows
 
 
 def make_log(n=60, n_users=7, seed=0, **changes):
@@ -83,6 +83,15 @@ def test_windows_count_every_target_once_with_context(length, context):
         assert first - start == min(context, first - begin)
 
 
+@pytest.mark.parametrize(("length", "context"), [(1, 0), (5, 2), (6, 3), (7, 6), (40, 20)])
+def test_a_row_looks_back_as_far_as_its_window(length, context):
+    offsets, targets = np.array([0, 0, 3, 60]), np.ones(60, dtype=bool)
+    for start, end, first in zip(*windows(offsets, targets, length, context)):
+        begin = 3 if start >= 3 else 0
+        for row in range(first, end):
+            assert look_back(int(row) - begin, length, context) == row - start
+
+
 def test_windows_without_targets():
     assert all(len(part) == 0 for part in windows(make_log().offsets, np.zeros(60, bool), 5, 2))
 
@@ -102,3 +111,5 @@ def test_bad_input_is_refused():
         HistoryIndex(make_log()).rows_before(np.array([1]), 0)
     with pytest.raises(ValueError, match="context"):
         windows(make_log().offsets, np.ones(60, bool), 5, 5)
+    with pytest.raises(ValueError, match="got -1 for length 5"):
+        look_back(3, 5, -1)

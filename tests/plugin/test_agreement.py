@@ -16,8 +16,9 @@ from recbole.data import create_dataset, data_preparation
 from recbole.quick_start import run_recbole
 
 from recbole_mars import MARS
-from recbole_mars.agreement import AGREEMENT_COLUMNS, Agreement, AgreementSettings, agree
-from recbole_mars.data import TRAIN
+from recbole_mars.agreement import AGREEMENT_COLUMNS, AgreementSettings, agree
+from recbole_mars.data import TEST, TRAIN
+from recbole_mars.plugin.agreement import fitted_agreement
 from recbole_mars.plugin.dataset import AGREEMENT_FIELD, OPINION_FIELD, ROW_FIELD
 
 PLAIN = {"augmentation": "none", "text_fields": None, "image_dir": None}
@@ -128,35 +129,6 @@ def test_columns_are_standardised_over_the_training_rows(agreeing) -> None:
     assert table[~training, -1].mean() > 0.5  # the last rows of users have much history
 
 
-def standardised(agreeing, monkeypatch, make) -> tuple[np.ndarray, np.ndarray]:
-    """What becomes of columns that make(training rows) gives, and those rows."""
-    monkeypatch.setattr(
-        "recbole_mars.plugin.agreement.agree",
-        lambda log, *_, **__: Agreement(make(log.phases == TRAIN).astype(np.float32), {}),
-    )
-    data, _ = prepared(agreeing)
-    return data.histories.agreement, data.log.phases == TRAIN
-
-
-def test_constant_columns_say_nothing(agreeing, monkeypatch) -> None:
-    constants = [0.0, 0.1, -0.7, np.log1p(499), 1e3]
-    table, _ = standardised(
-        agreeing, monkeypatch, lambda training: np.tile(constants, (len(training), 1))
-    )
-    np.testing.assert_allclose(table, 0, atol=1e-3)
-
-
-def test_columns_that_only_vary_outside_of_training_stay_small(agreeing, monkeypatch) -> None:
-    """Such as the support, if no item was met by two users in training."""
-    table, training = standardised(
-        agreeing,
-        monkeypatch,
-        lambda training: np.tile(np.where(training, 0, np.log1p(3))[:, None], 5),
-    )
-    np.testing.assert_allclose(table[training], 0, atol=1e-3)
-    assert np.abs(table).max() < 100
-
-
 def test_the_evaluated_opinions_do_not_reach_it(agreeing, world, tmp_path) -> None:
     """The last rating of each user, which is tested on, is turned around in the file."""
     found, (_, _, test) = prepared(agreeing)
@@ -227,7 +199,8 @@ def test_a_column_of_ones_own_that_is_called_opinion(agreeing, world, tmp_path) 
 
 
 def test_a_second_run_finds_it(agreeing, monkeypatch) -> None:
-    first = table_of(agreeing)
+    data, _ = prepared(agreeing)
+    first = data.histories.agreement
     (folder,) = kept()
 
     def never(*_: Any, **__: Any) -> None:
@@ -235,6 +208,7 @@ def test_a_second_run_finds_it(agreeing, monkeypatch) -> None:
 
     monkeypatch.setattr("recbole_mars.plugin.agreement.agree", never)
     assert np.array_equal(table_of(agreeing), first)
+    assert fitted_agreement(data, data.config).n_items == data.log.n_items
     assert kept() == [folder]
     for change in (
         {"mars_agreement_factors": 2},
@@ -248,11 +222,12 @@ def test_a_second_run_finds_it(agreeing, monkeypatch) -> None:
             table_of(agreeing, **change)
 
 
+@pytest.mark.parametrize("part", ["columns", "fitted"])
 @pytest.mark.parametrize("damage", ["contents.json", "2.npy"])
-def test_a_damaged_table_is_replaced(agreeing, caplog, damage) -> None:
+def test_a_damaged_table_is_replaced(agreeing, caplog, part, damage) -> None:
     first = table_of(agreeing)
     (folder,) = kept()
-    file = folder / damage
+    file = folder / part / damage
     file.write_bytes(file.read_bytes()[:-9])
     caplog.set_level(logging.WARNING)
     np.testing.assert_allclose(table_of(agreeing), first, atol=1e-6)
@@ -260,6 +235,39 @@ def test_a_damaged_table_is_replaced(agreeing, caplog, damage) -> None:
     caplog.clear()
     np.testing.assert_allclose(table_of(agreeing), first, atol=1e-6)
     assert "computed anew" not in caplog.text
+
+
+def test_a_table_of_an_older_version_is_computed_anew(agreeing, caplog) -> None:
+    """It lay in the folder itself, and nothing beside it."""
+    first = table_of(agreeing)
+    (folder,) = kept()
+    for file in (folder / "columns").iterdir():
+        file.rename(folder / file.name)
+    for part in ("columns", "fitted"):
+        shutil.rmtree(folder / part)
+    caplog.set_level(logging.WARNING)
+    np.testing.assert_allclose(table_of(agreeing), first, atol=1e-6)
+    assert "computed anew" in caplog.text
+    assert {path.name for path in folder.iterdir()} == {"columns", "fitted"}
+
+
+def test_pairs_that_are_in_no_log(tiny, agreeing) -> None:
+    """What is kept gives the test rows' numbers from the past of their users."""
+    features = {"text_fields": ["title"], "image_dir": tiny["image_dir"]}
+    data, _ = prepared({**agreeing, **features}, opinion_field="rating", mars_agreement_length=8)
+    log, table = data.log, data.histories.agreement
+    fitted = fitted_agreement(data, data.config)
+    for row in np.flatnonzero(log.phases == TEST):
+        past = np.arange(log.offsets[log.users[row]], row)
+        own = fitted.past(
+            log.items[past],
+            data.histories.opinions[past],
+            log.phases[past] == TRAIN,
+            int(fitted.fold[log.users[row]]),
+        )
+        np.testing.assert_allclose(
+            fitted.expect_after(own, log.items[[row]])[0], table[row], rtol=0, atol=1e-5
+        )
 
 
 def test_another_table_is_another_data_set(agreeing) -> None:
