@@ -89,8 +89,14 @@ def read_manifest(folder: Path, verify: bool = True) -> dict[str, Any]:
 
 
 def link_folder(source: Path, target: Path) -> None:
-    """Put the files of a whole folder into another one, without copying where hard links work."""
+    """Put the files of a whole folder into another, new one, without copying where links work.
+
+    Its manifest stays behind: the files are to be parts of another whole.
+    """
+    target.mkdir(parents=True)
     for path in sorted(source.rglob("*")):
+        if path == source / MANIFEST:
+            continue
         place = target / path.relative_to(source)
         if path.is_dir():
             place.mkdir(parents=True, exist_ok=True)

@@ -227,8 +227,8 @@ def _embedding(
         group: {key: columns[f"{name}.{group}.{key}"] for key in settings[group]}
         for group in ("tokens", "token_lists", "numbers")
     }
-    sizes = {key: settings[key] for key in ("n_ids", "embedding_size", "use_id")}
-    return FieldEmbedding(**sizes, **groups)
+    n_ids, size, use_id = (settings[key] for key in ("n_ids", "embedding_size", "use_id"))
+    return FieldEmbedding(n_ids, size, **groups, use_id=use_id)
 
 
 def _own(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:

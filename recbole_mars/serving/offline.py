@@ -114,7 +114,9 @@ class OfflineRunner:
         """Publish the model, all embeddings and the donors as they are now; see Snapshots."""
 
         def write(folder: Path) -> dict[str, Any]:
-            link_folder(self.folder, folder / "model")
+            current = self._current()
+            # Streaming training may have published newer weights of this model.
+            link_folder(current.folder / "model" if current else self.folder, folder / "model")
             tokens, embeddings = self._all_users()
             (folder / "users").mkdir()
             TokenTable(tokens).save(folder / "users" / "tokens")
@@ -123,7 +125,7 @@ class OfflineRunner:
             if donors is not None:
                 donors.save(folder / "donors")
             return {
-                "space": self.scorer.space,
+                "model": self._state["model"],
                 "lent": self.donors,
                 "offset": self._state["offset"],
                 "users": len(tokens),
@@ -149,8 +151,13 @@ class OfflineRunner:
                 np.array([event.value for _, event in told])
             )
             times = np.array([event.time for _, event in told])
-            columns = (column[known] for column in (items, liked, opinions, times))
-            record, new = record.with_behaviours(*columns, keep=model.settings.requests.kept)
+            record, new = record.with_behaviours(
+                items[known],
+                liked[known],
+                opinions[known],
+                times[known],
+                model.settings.requests.kept,
+            )
             if new:
                 changed.append((user, replace(record, offset=told[-1][0])))
                 added += new
@@ -205,15 +212,9 @@ class OfflineRunner:
         retrieval = self.scorer.model.settings.retrieval
         if retrieval is None:
             return None
-        try:
-            before = self.snapshots.current(verify=False)
-            same = [before.notes.get(key) for key in ("space", "lent")] == [
-                self.scorer.space,
-                self.donors,
-            ]
-            previous = Donors.load(before.folder / "donors") if same else None
-        except (NoSnapshot, FileNotFoundError):
-            previous = None
+        current, previous = self._current(), None
+        if current is not None and current.notes["donors"] and current.notes["lent"] == self.donors:
+            previous = Donors.load(current.folder / "donors")
         builder = DonorBuilder(self.scorer, retrieval, self.donors == "trained", previous)
         # In the order of training's ids, then of names, whatever order the store has.
         places = sorted(
@@ -230,6 +231,14 @@ class OfflineRunner:
                 [(t, UserRecord.from_bytes(d)) for t, d in zip(tokens, found) if d is not None]
             )
         return builder.finish()
+
+    def _current(self) -> Snapshot | None:
+        """The current snapshot, if it is of this model."""
+        try:
+            current = self.snapshots.current(verify=False)
+        except NoSnapshot:
+            return None
+        return current if current.notes["model"] == self._state["model"] else None
 
     def _is_high_active(self, record: UserRecord) -> bool:
         if record.group == UNKNOWN_GROUP:

@@ -193,7 +193,7 @@ class Scorer:
             record.trained,
             request.candidates,
             record.fold,
-            seen=record.seen,
+            n_behaviours=record.seen,
         )
 
 

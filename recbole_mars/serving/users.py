@@ -42,7 +42,7 @@ class UserRecord:
     items: internal ids, int32. liked: bool. opinions: what agreement reads, labels or ratings,
     float32. times: float64. trained: whether the model's training knew them, bool. seen: behaviours
     ever, those no longer kept included.
-    user: internal id, 0 for one whom training did not know. fold: for agreement, -1 unknown. group:
+    user: internal id, 0 for one whom training did not know. fold: for agreement. group:
     of activity in training, see evaluation.activity; UNKNOWN_GROUP for a new user.
     offset: of the last event in here, "" for none. space: name of the embedding's space, "" for no
     embedding. embedding: (D,) float32, emb_user^mm after all behaviours (MARS, eq. 13).
@@ -55,7 +55,7 @@ class UserRecord:
     trained: np.ndarray = field(default_factory=partial(np.zeros, 0, np.bool_))
     seen: int = 0
     user: int = 0
-    fold: int = -1
+    fold: int = 0
     group: int = UNKNOWN_GROUP
     offset: str = ""
     space: str = ""

@@ -6,8 +6,9 @@ Dimension letters: U users, N behaviours of all users.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -51,16 +52,12 @@ class KnownWorld:
             if until is not None:
                 end = min(end, begin + until[place])
             rows = slice(max(begin, end - keep), end)
-            yield (
-                self.users[place],
-                UserRecord(
-                    **{name: np.array(getattr(self, name)[rows]) for name in _BEHAVIOURS},
-                    seen=int(end - begin),
-                    user=place + 1,
-                    fold=int(self.folds[place]),
-                    group=int(self.groups[place]),
-                ),
-            )
+            columns: dict[str, Any] = {
+                name: np.array(getattr(self, name)[rows]) for name in _BEHAVIOURS
+            }
+            record = replace(UserRecord(), **columns, seen=int(end - begin), user=place + 1)
+            fold, group = int(self.folds[place]), int(self.groups[place])
+            yield self.users[place], replace(record, fold=fold, group=group)
 
     def log(self, n_items: int) -> InteractionLog:
         """The behaviours as a log; those that were not trained on are its test rows."""
