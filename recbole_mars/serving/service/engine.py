@@ -5,6 +5,7 @@ Dimension letters: C candidates.
 
 from __future__ import annotations
 
+import json
 import logging
 import threading
 from collections.abc import Sequence
@@ -20,7 +21,7 @@ from recbole_mars.serving.service.answers import Answer, Question, Recent, expla
 from recbole_mars.serving.service.store_reader import StoreReader
 from recbole_mars.serving.snapshots import NoSnapshot, Snapshot, Snapshots
 from recbole_mars.serving.stores import KeyValueStore, StoreError
-from recbole_mars.serving.users import UserRecord, user_key
+from recbole_mars.serving.users import RUNNER_KEY, UserRecord, user_key
 
 __all__ = ["Engine", "Loaded", "Posed"]
 
@@ -28,9 +29,14 @@ _logger = logging.getLogger(__name__)
 
 
 class Loaded(NamedTuple):
-    """A snapshot in use. published: when, in seconds since 1970."""
+    """A snapshot in use.
+
+    model: what its numbering of users and items is called, as a store's runner calls it too; None
+    if the publisher did not say. published: when, in seconds since 1970.
+    """
 
     name: str
+    model: str | None
     published: float
     scorer: Scorer
 
@@ -63,7 +69,8 @@ class Engine:
         self._store = StoreReader(store)
         self._loaded: Loaded | None = None
         self._refused: str | None = None
-        self._failing = False
+        self._fitting: Loaded | None = None  # what the store was seen to fit
+        self._failing: set[str] = set()
         self._reloading = threading.Lock()
         self._scoring = threading.Lock()
 
@@ -115,11 +122,13 @@ class Engine:
         model, degraded = loaded.scorer.model, []
         record: UserRecord | None = None
         try:
-            record = self._look_up(question.user, model)
+            record = self._look_up(question.user, loaded)
             user_known: bool | None = record is not None
-        except StoreError:
+            self._note("store")
+        except StoreError as error:
             user_known = None
             degraded.append("store")
+            self._note("store", error)
         record, recent_unknown = _with_recent(record or UserRecord(), question.recent, model)
         candidates = _ids(model, question.candidates)
         request = Request(
@@ -132,15 +141,14 @@ class Engine:
         )
         try:
             prepared = loaded.scorer.prepare(request)
-        except Exception:
+            if request.augment:
+                self._note("augmentation")
+        except Exception as error:
             if not request.augment:
                 raise
             prepared = loaded.scorer.prepare(replace(request, augment=False))
             degraded.append("augmentation")
-            self._note(True)
-        else:
-            if request.augment:
-                self._note(False)
+            self._note("augmentation", error)
         both = (prepared, _without_borrowed(prepared)) if question.explain else (prepared,)
         return Posed(
             question, loaded, both, candidates > 0, user_known, recent_unknown, tuple(degraded)
@@ -179,26 +187,34 @@ class Engine:
             explanation=told,
         )
 
-    def _look_up(self, user: str, model: TrainedModel) -> UserRecord | None:
-        """The user's record, None for an unknown user; raises StoreError for a damaged one too."""
-        data = self._store.get(user_key(user))
-        if data is None:
-            return None
+    def _look_up(self, user: str, loaded: Loaded) -> UserRecord | None:
+        """The user's record, None for an unknown user.
+
+        Raises StoreError for a damaged record and for a store that another model's runner filled.
+        """
+        keys = [user_key(user)] if self._fitting is loaded else [user_key(user), RUNNER_KEY]
+        data, *state = self._store.get_many(keys)
         try:
-            record = UserRecord.from_bytes(data)
-        except ValueError as error:
-            raise StoreError(f"a user's record is damaged: {error}") from None
-        if len(record) and not 0 < record.items.min() <= record.items.max() < model.n_items:
-            raise StoreError("a user's record was written for another model")
+            if state and state[0] is not None and loaded.model is not None:
+                filled_for = json.loads(state[0])["model"]
+                if filled_for != loaded.model:
+                    raise ValueError(f"it was filled for model {filled_for}, not {loaded.model}")
+            record = None if data is None else UserRecord.from_bytes(data)
+            if record is not None and record.items.max(initial=0) >= loaded.scorer.model.n_items:
+                raise ValueError("a record has items that the model does not have")
+        except (ValueError, KeyError, TypeError) as error:
+            raise StoreError(f"the store does not fit: {error}") from None
+        self._fitting = loaded
         return record
 
-    def _note(self, failing: bool) -> None:
-        """Log when augmentation begins to fail, and when it works again."""
-        if failing and not self._failing:
-            _logger.exception("augmentation fails, answers go on without it")
-        elif self._failing and not failing:
-            _logger.warning("augmentation works again")
-        self._failing = failing
+    def _note(self, part: str, error: Exception | None = None) -> None:
+        """Log when a part begins to fail, and when it works again, not every time between."""
+        if error is not None and part not in self._failing:
+            self._failing.add(part)
+            _logger.warning("%s fails, answers go on without it", part, exc_info=error)
+        elif error is None and part in self._failing:
+            self._failing.discard(part)
+            _logger.warning("%s works again", part)
 
 
 def _load(snapshot: Snapshot) -> Loaded:
@@ -215,7 +231,7 @@ def _load(snapshot: Snapshot) -> Loaded:
             query, "", settings.requests.max_length, settings.retrieval, settings.threshold
         )
     published = (snapshot.folder / MANIFEST).stat().st_mtime
-    return Loaded(snapshot.name, published, scorer)
+    return Loaded(snapshot.name, snapshot.notes.get("model"), published, scorer)
 
 
 def _ids(model: TrainedModel, tokens: Sequence[str]) -> np.ndarray:
