@@ -181,6 +181,7 @@ def create_app(engine: Engine, settings: ServiceSettings | None = None) -> FastA
         lifespan=service.lifespan,
         docs_url=None,
         redoc_url=None,
+        redirect_slashes=False,
     )
     route = app.add_api_route
     route("/v1/ctr", service.ctr, methods=["POST"], response_model=CTRResponse, responses=_ERRORS)
@@ -198,6 +199,7 @@ def create_app(engine: Engine, settings: ServiceSettings | None = None) -> FastA
         return HTMLResponse(docs_page(openapi()))
 
     route("/docs", docs, methods=["GET"], include_in_schema=False)
+    app.state.engine = engine
     app.openapi = openapi  # type: ignore[method-assign]
     app.add_exception_handler(ServiceError, _told)
     app.add_exception_handler(HTTPException, _refused)

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import threading
+import time
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,6 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from fastapi.testclient import TestClient
 
 from recbole_mars.alignment import AlignmentNetwork, AlignmentSettings
 from recbole_mars.augmentation import RetrievalSettings
@@ -29,6 +32,7 @@ from recbole_mars.serving import (
     table_columns,
 )
 from recbole_mars.serving.donor_building import DonorBuilder
+from recbole_mars.serving.service import Engine, ServiceSettings, create_app
 from recbole_mars.serving.stores import KeyValueStore, StoreError
 from recbole_mars.serving.users import RUNNER_KEY, user_key
 
@@ -217,3 +221,20 @@ def broken(models: Callable[[int], TrainedModel]) -> TrainedModel:
         for parameter in network.parameters():
             parameter.fill_(float("nan"))
     return replace(models(1), network=network)
+
+
+@pytest.fixture
+def serve(snapshots: Snapshots, store: MemoryStore) -> Iterator[Callable[..., TestClient]]:
+    """Start the service over what is published, with these settings; returns a client."""
+    with ExitStack() as started:
+
+        def start(ready: bool = True, **settings: Any) -> TestClient:
+            given = {"poll_seconds": 0.01, "seconds": 20.0, **settings}
+            app = create_app(Engine(snapshots, store), ServiceSettings(**given))
+            client = started.enter_context(TestClient(app, raise_server_exceptions=True))
+            while ready and client.get("/readyz").status_code != 200:
+                time.sleep(0.005)
+            return client
+
+        yield start
+        store.gate.set()

@@ -154,23 +154,24 @@ def test_what_is_too_late_or_cancelled_is_not_scored(engine, batcher, store, mon
     )
     batches = batcher(preparing_threads=2)
     store.gate.clear()
-    soon = time.monotonic() + 0.05
+    soon = time.monotonic() + 0.5
     late = batches.submit(Question("late", ["item1"]), soon)  # late when it is to be scored
     gone = batches.submit(Question("gone", ["item1"]), LATER)
+    while store.asked < 2:  # both threads wait for the store
+        time.sleep(0.001)
     later = batches.submit(Question("later", ["item1"]), soon)  # late when it is to be posed
     never = batches.submit(Question("never", ["item1"]), LATER)
     good = batches.submit(Question("good", ["item1"]), LATER)
     assert gone.cancel()
     assert never.cancel()
-    time.sleep(0.06)
-    asked = store.asked
+    time.sleep(max(0.0, soon - time.monotonic()) + 0.01)
     store.gate.set()
     assert good.result(30).candidates == ["item1"]
     for future, error in ((late, TooLate), (later, TooLate), (gone, CancelledError)):
         with pytest.raises(error):
             future.result(30)
     assert scored == ["good"]
-    assert store.asked == asked + 1
+    assert store.asked == 3
     while batches.waiting:
         time.sleep(0.001)
 

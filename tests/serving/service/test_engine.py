@@ -204,8 +204,8 @@ def test_a_failing_search_leaves_augmentation_out(engine, scorers, records, monk
         expected = scored(scorers(1), "person6", records["person6"], augment=False)
         np.testing.assert_allclose(answer.probabilities, expected, atol=1e-6)
         assert engine.answer(Question("person1", CANDIDATES)).degraded == ()
+        patch.setattr(type(engine.loaded.scorer), "prepare", fail)
         with pytest.raises(RuntimeError, match="broken"):
-            patch.setattr(type(engine.loaded.scorer), "prepare", fail)
             engine.answer(Question("person6", CANDIDATES, augment=False))
     assert engine.answer(Question("person6", CANDIDATES)).augmented
     assert "augmentation fails, answers go on without it" in caplog.messages
