@@ -29,6 +29,7 @@ MODULE_OF = {
     "faiss-cpu": "faiss",
     "huggingface-hub": "huggingface_hub",
     "pillow": "PIL",
+    "prometheus-client": "prometheus_client",
     "pyyaml": "yaml",
     "scikit-learn": "sklearn",
 }

@@ -14,7 +14,7 @@ from fastapi.responses import HTMLResponse, JSONResponse
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
-import recbole_mars
+from recbole_mars import __version__
 from recbole_mars.serving.service.answers import Answer, Question
 from recbole_mars.serving.service.batching import Batcher, QueueFull, TooLate
 from recbole_mars.serving.service.engine import Engine
@@ -176,7 +176,7 @@ def create_app(engine: Engine, settings: ServiceSettings | None = None) -> FastA
     service = Service(engine, settings)
     app = FastAPI(
         title="recbole_mars",
-        version=recbole_mars.__version__,
+        version=__version__,
         description="Click probabilities from histories that retrieval augments.",
         lifespan=service.lifespan,
         docs_url=None,

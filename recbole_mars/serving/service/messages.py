@@ -132,7 +132,6 @@ def request_model(settings: ServiceSettings) -> type[CTRRequest]:
     return create_model(
         "CTRRequest",
         __base__=CTRRequest,
-        __doc__="Who is asked about what.",
         candidates=(list[Token], candidates),
         recent=(Optional[list[RecentBehaviour]], recent),
     )
