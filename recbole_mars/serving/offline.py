@@ -29,12 +29,17 @@ from recbole_mars.serving.scoring import Scorer
 from recbole_mars.serving.snapshots import NoSnapshot, Snapshot, Snapshots
 from recbole_mars.serving.stores import KeyValueStore
 from recbole_mars.serving.tokens import TokenTable
-from recbole_mars.serving.users import UNKNOWN_GROUP, UserRecord, embedding_key, user_key
+from recbole_mars.serving.users import (
+    RUNNER_KEY,
+    UNKNOWN_GROUP,
+    UserRecord,
+    embedding_key,
+    user_key,
+)
 from recbole_mars.serving.world import KnownWorld
 
 __all__ = ["OfflineRunner"]
 
-_STATE = b"m/runner"
 _USERS = b"u/"
 _BATCH = 256  # users embedded and written at once
 _EVENTS = 4096  # read at once
@@ -246,7 +251,7 @@ class OfflineRunner:
         return record.group == HIGH
 
     def _read_state(self) -> dict[str, Any]:
-        data = self.store.get(_STATE)
+        data = self.store.get(RUNNER_KEY)
         fresh = {"bootstrapped": 0, "offset": None, "model": self._identity()}
         if data is None:
             return fresh
@@ -268,7 +273,7 @@ class OfflineRunner:
         """Records and what they account for, at once."""
         self._state = {**self._state, **state}
         pairs = {user_key(user): record.to_bytes() for user, record in users}
-        self.store.put_many({**pairs, _STATE: json.dumps(self._state).encode()})
+        self.store.put_many({**pairs, RUNNER_KEY: json.dumps(self._state).encode()})
 
     def _bar(self, title: str, total: int, done: int = 0, wraps: Any = None) -> Any:
         return tqdm(wraps, title, total=total, initial=done, disable=not self.progress)
