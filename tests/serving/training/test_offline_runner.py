@@ -1,4 +1,4 @@
-"""The offline runner: what it writes, that it goes on after a kill, and that nothing counts twice."""
+"""The offline runner: what it writes, that it goes on after a kill, that nothing counts twice."""
 
 from __future__ import annotations
 
