@@ -11,7 +11,7 @@ import pytest
 from event_numbers import events, numbers
 
 from recbole_mars.serving.events import EventsLost, LocalLog, QueueError, open_queue
-from recbole_mars.serving.events.records import frame
+from recbole_mars.serving.events.records import append_follows, frame
 
 
 def segments(folder):
@@ -38,7 +38,7 @@ def torn(tmp_path):
 
 def test_torn_end_is_never_read_and_cut_by_the_next_append(torn, caplog):
     folder, file, ends, content = torn
-    for length in range(len(content)):
+    for length in [*range(0, ends[5], 13), *range(ends[5] - 1, len(content), 3), len(content) - 1]:
         file.write_bytes(content[:length])
         whole = sum(end <= length for end in ends) - 1
         with LocalLog(folder) as log:
@@ -71,9 +71,10 @@ def test_last_append_that_is_broken_anywhere_is_cut_there(torn):
         assert numbers(log.read(None, 10)) == [0, 1, 2, 7]
 
 
-def test_damage_before_an_append_is_an_error_at_each_byte(torn):
+def test_damage_before_an_append_is_an_error(torn):
     folder, file, ends, content = torn
-    for place in range(ends[3]):  # of the first append
+    header = 12
+    for place in [*range(ends[1], ends[1] + header), *range(0, ends[3], 9)]:  # of the first append
         damaged = bytearray(content)
         damaged[place] ^= 0x10
         file.write_bytes(damaged)
@@ -88,6 +89,19 @@ def test_damage_before_an_append_is_an_error_at_each_byte(torn):
             assert file.read_bytes() == damaged
             # behind the damage it can be read
             assert numbers(log.read(f"{ends[3]:020d}", 10)) == [3, 4, 5]
+
+
+def test_appends_between_two_looks_of_a_reader_are_no_damage(torn, monkeypatch):
+    folder, file, ends, content = torn
+    file.write_bytes(content[: ends[2] + 5])
+
+    def finish_first(descriptor, position):
+        file.write_bytes(content)
+        return append_follows(descriptor, position)
+
+    monkeypatch.setattr("recbole_mars.serving.events.segments.append_follows", finish_first)
+    with LocalLog(folder) as log:
+        assert numbers(log.read(None, 10)) == [0, 1, 2, 3, 4, 5]
 
 
 def test_segment_that_ends_early_is_an_error(tmp_path):
