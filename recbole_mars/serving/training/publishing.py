@@ -13,7 +13,7 @@ from recbole_mars.serving.model_folder import TrainedModel
 from recbole_mars.serving.snapshots import NoSnapshot, Snapshot, Snapshots
 from recbole_mars.serving.training.learner import Diverged
 
-__all__ = ["published_step", "publish_network", "training_of"]
+__all__ = ["publish_network", "published_step", "training_of"]
 
 _WEIGHTS = "network.safetensors"
 
