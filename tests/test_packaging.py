@@ -29,6 +29,7 @@ MODULE_OF = {
     "faiss-cpu": "faiss",
     "huggingface-hub": "huggingface_hub",
     "pillow": "PIL",
+    "prometheus-client": "prometheus_client",
     "pyyaml": "yaml",
     "scikit-learn": "sklearn",
 }
@@ -75,7 +76,8 @@ def test_supported_pythons_agree():
 @pytest.mark.skipif(sys.version_info < (3, 10), reason="sys.stdlib_module_names is of Python 3.10")
 def test_imports_are_declared():
     extras = SETUP["options.extras_require"]
-    declared = [SETUP["options"]["install_requires"], extras["timm"], extras["tuning"]]
+    declared = [SETUP["options"]["install_requires"]]
+    declared += [extras[name] for name in ("serving", "timm", "tuning")]
     required = {
         canonicalize_name(Requirement(line).name)
         for part in declared

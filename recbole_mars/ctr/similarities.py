@@ -88,7 +88,7 @@ class ItemSimilarities(nn.Module):
         super().__init__()
         if scale not in SCALES:
             raise ValueError(f"scale must be one of {', '.join(SCALES)}, got {scale!r}")
-        vectors = torch.from_numpy(np.asarray(modality.vectors, dtype=np.float32))
+        vectors = torch.from_numpy(np.array(modality.vectors, dtype=np.float32))
         present = torch.from_numpy(np.array(modality.present, dtype=bool))
         present[0] = False  # a masked behaviour is of item 0
         self.register_buffer("vectors", nn.functional.normalize(vectors, dim=1), persistent=False)

@@ -9,7 +9,7 @@ import json
 import logging
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -21,6 +21,7 @@ from recbole_mars.data.files import sha256_of_file
 from recbole_mars.evaluation import HIGH
 from recbole_mars.serving.donor_building import DonorBuilder
 from recbole_mars.serving.donors import Donors
+from recbole_mars.serving.embedding import LocalEmbedder, RayEmbedder
 from recbole_mars.serving.events import Event, EventQueue
 from recbole_mars.serving.folders import MANIFEST, link_folder, read_manifest
 from recbole_mars.serving.model_folder import TrainedModel
@@ -28,12 +29,17 @@ from recbole_mars.serving.scoring import Scorer
 from recbole_mars.serving.snapshots import NoSnapshot, Snapshot, Snapshots
 from recbole_mars.serving.stores import KeyValueStore
 from recbole_mars.serving.tokens import TokenTable
-from recbole_mars.serving.users import UNKNOWN_GROUP, UserRecord, embedding_key, user_key
+from recbole_mars.serving.users import (
+    RUNNER_KEY,
+    UNKNOWN_GROUP,
+    UserRecord,
+    embedding_key,
+    user_key,
+)
 from recbole_mars.serving.world import KnownWorld
 
 __all__ = ["OfflineRunner"]
 
-_STATE = b"m/runner"
 _USERS = b"u/"
 _BATCH = 256  # users embedded and written at once
 _EVENTS = 4096  # read at once
@@ -49,7 +55,7 @@ class OfflineRunner:
     ended, and events that are told again change nothing. One runner writes to a store.
 
     model: folder of a trained model. donors: "all" lends all behaviours that are known, "trained"
-    those that training knew, as in an offline evaluation.
+    those that training knew, as in an offline evaluation. embedder: of users; None: this process.
     Raises ValueError for another choice, or a store that another model's runner has filled.
     """
 
@@ -59,6 +65,7 @@ class OfflineRunner:
         store: KeyValueStore,
         snapshots: Snapshots,
         donors: str = "all",
+        embedder: LocalEmbedder | RayEmbedder | None = None,
         progress: bool = False,
     ) -> None:
         if donors not in ("all", "trained"):
@@ -67,6 +74,7 @@ class OfflineRunner:
         self.donors, self.progress = donors, progress
         read_manifest(self.folder)
         self.scorer = Scorer(TrainedModel.load(self.folder), None)
+        self.embedder = embedder or LocalEmbedder(self.scorer)
         self.world = KnownWorld.load(self.folder / "world")
         self._state = self._read_state()
 
@@ -87,10 +95,10 @@ class OfflineRunner:
         keep = self.scorer.model.settings.requests.kept
         known = islice(self.world.records(keep), done, None)
         with self._bar("users", total, done) as bar:
-            for batch in _batches(known, _BATCH):
-                done += len(batch)
-                self._write(self._embedded(batch), {"bootstrapped": done})
-                bar.update(len(batch))
+            for users in self.embedder.map(_batches(known, _BATCH)):
+                done += len(users)
+                self._write(users, {"bootstrapped": done})
+                bar.update(len(users))
 
     def consume(self, queue: EventQueue, limit: int | None = None) -> int:
         """Add what is queued to the users' histories; returns how many behaviours were new.
@@ -106,7 +114,8 @@ class OfflineRunner:
             read += len(events)
             changed, added = self._apply(events)
             last = events[-1][0]
-            self._write(self._embedded(changed), {"offset": last})
+            placed = self.embedder.map(_batches(changed, _BATCH))
+            self._write(chain.from_iterable(placed), {"offset": last})
             queue.commit(last)
             new += added
         return new
@@ -168,16 +177,6 @@ class OfflineRunner:
                 changed.append((user, replace(record, offset=told[-1][0])))
                 added += new
         return changed, added
-
-    def _embedded(self, users: list[tuple[str, UserRecord]]) -> dict[bytes, bytes]:
-        """Users' records with their embeddings, as they are stored."""
-        found = {}
-        for batch in _batches(users, _BATCH):
-            embeddings = self.scorer.embed([record for _, record in batch])
-            for (user, record), embedding in zip(batch, embeddings):
-                placed = replace(record, space=self.scorer.space, embedding=embedding)
-                found[user_key(user)] = placed.to_bytes()
-        return found
 
     def _write_items(self) -> None:
         model = self.scorer.model
@@ -252,7 +251,7 @@ class OfflineRunner:
         return record.group == HIGH
 
     def _read_state(self) -> dict[str, Any]:
-        data = self.store.get(_STATE)
+        data = self.store.get(RUNNER_KEY)
         fresh = {"bootstrapped": 0, "offset": None, "model": self._identity()}
         if data is None:
             return fresh
@@ -270,10 +269,11 @@ class OfflineRunner:
         named = [files[name]["sha256"] for name in ("items/text", "world/users/text")]
         return "-".join([*(digest[:16] for digest in named), self.scorer.space])
 
-    def _write(self, pairs: dict[bytes, bytes], state: dict[str, Any]) -> None:
+    def _write(self, users: Iterable[tuple[str, UserRecord]], state: dict[str, Any]) -> None:
         """Records and what they account for, at once."""
         self._state = {**self._state, **state}
-        self.store.put_many({**pairs, _STATE: json.dumps(self._state).encode()})
+        pairs = {user_key(user): record.to_bytes() for user, record in users}
+        self.store.put_many({**pairs, RUNNER_KEY: json.dumps(self._state).encode()})
 
     def _bar(self, title: str, total: int, done: int = 0, wraps: Any = None) -> Any:
         return tqdm(wraps, title, total=total, initial=done, disable=not self.progress)

@@ -11,9 +11,10 @@ from functools import partial
 
 import numpy as np
 
-__all__ = ["UNKNOWN_GROUP", "UserRecord", "embedding_key", "user_key"]
+__all__ = ["RUNNER_KEY", "UNKNOWN_GROUP", "UserRecord", "embedding_key", "user_key"]
 
 UNKNOWN_GROUP = -1
+RUNNER_KEY = b"m/runner"  # where in a store its runner tells what it has done, and for which model
 _MAGIC = b"RMU1"
 _HEAD = struct.Struct("<4siibIIHHI")
 _COLUMNS = (

@@ -39,29 +39,27 @@ class KnownWorld:
     times: np.ndarray
     trained: np.ndarray
 
-    def records(
-        self, keep: int, until: np.ndarray | None = None
-    ) -> Iterator[tuple[str, UserRecord]]:
-        """Name and record of each user, in order.
+    def record(self, user: int, keep: int, behaviours: int | None = None) -> UserRecord:
+        """What is known of an internal user id.
 
-        keep: behaviours kept at most. until: (U,), behaviours from which on none are told, for who
-        wants to know what was known earlier; all by default.
+        keep: behaviours kept at most. behaviours: tell only the first so many, for who wants to
+        know what was known earlier.
         """
-        for place in range(len(self.users)):
-            told = None if until is None else int(until[place])
-            yield self.users[place], self.record(place, keep, told)
-
-    def record(self, place: int, keep: int, until: int | None = None) -> UserRecord:
-        """The record of the user at a place of `users`; see records."""
-        begin, end = int(self.bounds[place]), int(self.bounds[place + 1])
-        if until is not None:
-            end = min(end, begin + until)
+        begin, end = int(self.bounds[user - 1]), int(self.bounds[user])
+        if behaviours is not None:
+            end = min(end, begin + behaviours)
         rows = slice(max(begin, end - keep), end)
         columns: dict[str, Any] = {
             name: np.array(getattr(self, name)[rows]) for name in _BEHAVIOURS
         }
-        record = replace(UserRecord(), **columns, seen=end - begin, user=place + 1)
-        return replace(record, fold=int(self.folds[place]), group=int(self.groups[place]))
+        record = replace(UserRecord(), **columns, seen=end - begin, user=user)
+        fold, group = int(self.folds[user - 1]), int(self.groups[user - 1])
+        return replace(record, fold=fold, group=group)
+
+    def records(self, keep: int) -> Iterator[tuple[str, UserRecord]]:
+        """Name and record of each user, in order."""
+        for place, user in enumerate(self.users):
+            yield user, self.record(place + 1, keep)
 
     def log(self, n_items: int) -> InteractionLog:
         """The behaviours as a log; those that were not trained on are its test rows."""

@@ -9,13 +9,14 @@ import numpy as np
 import pytest
 from recbole.config import Config
 from recbole.data import create_dataset, data_preparation
+from recbole.quick_start import run_recbole
 from recbole.utils import get_model, get_trainer, init_seed
-from recbole_mars.serving.stores import LMDBStore
 
 from recbole_mars.plugin.dataset import ROW_FIELD
-from recbole_mars.plugin.export import export_model
-from recbole_mars.serving import KnownWorld, Request, Scorer, Snapshots
+from recbole_mars.plugin.export import export_checkpoint, export_model
+from recbole_mars.serving import KnownWorld, Request, Scorer, Snapshots, read_manifest
 from recbole_mars.serving.offline import OfflineRunner
+from recbole_mars.serving.stores import LMDBStore
 
 CASES: dict[str, dict[str, Any]] = {
     "MARS": {},
@@ -49,9 +50,9 @@ CASES: dict[str, dict[str, Any]] = {
 }
 
 
-def trained(settings: dict[str, Any]) -> tuple[Config, Any, Any, Any]:
+def trained(settings: dict[str, Any], dataset: str = "world") -> tuple[Config, Any, Any, Any]:
     """Config, model, training and test data of a short run."""
-    config = Config(model=settings.pop("model", "MARS"), dataset="world", config_dict=settings)
+    config = Config(model=settings.pop("model", "MARS"), dataset=dataset, config_dict=settings)
     init_seed(config["seed"], config["reproducibility"])
     train, valid, test = data_preparation(config, create_dataset(config))
     model = get_model(config["model"])(config, train._dataset)
@@ -60,33 +61,100 @@ def trained(settings: dict[str, Any]) -> tuple[Config, Any, Any, Any]:
     return config, model.eval(), train._dataset, test
 
 
+def served(config: Config, model: Any, dataset: Any, folder: Path) -> tuple[Scorer, KnownWorld]:
+    """The scorer of a snapshot that a runner has made of a model, and what training knew."""
+    export_model(config, model, dataset, folder / "model")
+    snapshots = Snapshots(folder / "snapshots")
+    with LMDBStore(folder / "store") as store:
+        OfflineRunner(folder / "model", store, snapshots, donors="trained").run()
+    return Scorer.load(snapshots.current().folder), KnownWorld.load(folder / "model" / "world")
+
+
+def scores(
+    scorer: Scorer, world: KnownWorld, model: Any, dataset: Any, test: Any
+) -> tuple[np.ndarray, np.ndarray, int]:
+    """Online and offline probabilities of all test rows; how many had borrowed behaviours."""
+    log, kept = dataset.log, scorer.model.settings.requests.kept
+    offline, online, augmented = [], [], 0
+    for batch in test:
+        offline.append(model.predict(batch[0]).detach().numpy())
+        prepared = []
+        for row in batch[0][ROW_FIELD].tolist():
+            user = int(log.users[row])
+            record = world.record(user, kept, row - log.offsets[user])
+            name, item, time = world.users[user - 1], log.items[row : row + 1], log.times[row]
+            prepared.append(scorer.prepare(Request(name, record, item, float(time))))
+            borrowed = prepared[-1].borrowed
+            augmented += borrowed is not None and len(borrowed.rows) > 0
+        online += scorer.score(prepared)
+    return np.concatenate(online), np.concatenate(offline), augmented
+
+
 @pytest.mark.parametrize("case", CASES)
 def test_the_online_score_is_the_offline_models(
     case: str, tiny: dict[str, Any], tmp_path: Path
 ) -> None:
     config, model, dataset, test = trained({**tiny, **CASES[case]})
-    folder = export_model(config, model, dataset, tmp_path / "model")
-    snapshots = Snapshots(tmp_path / "snapshots")
-    with LMDBStore(tmp_path / "store") as store:
-        OfflineRunner(folder, store, snapshots, donors="trained").run()
-    scorer = Scorer.load(snapshots.current().folder)
-
-    log = dataset.log
-    offline, online, augmented = [], [], 0
-    for batch in test:
-        interaction = batch[0]
-        offline.append(model.predict(interaction).detach().numpy())
-        rows = interaction[ROW_FIELD].numpy()
-        known = KnownWorld.load(folder / "world")
-        until = np.full(len(known.users), 10**6)
-        for row in rows.tolist():
-            until[log.users[row] - 1] = row - log.offsets[log.users[row]]
-            records = dict(known.records(scorer.model.settings.requests.kept, until))
-            user = known.users[int(log.users[row]) - 1]
-            request = Request(user, records[user], log.items[row : row + 1], float(log.times[row]))
-            prepared = scorer.prepare(request)
-            augmented += prepared.borrowed is not None and len(prepared.borrowed.rows) > 0
-            online.append(scorer.score([prepared])[0])
-    np.testing.assert_allclose(np.concatenate(online), np.concatenate(offline), atol=1e-5)
+    scorer, world = served(config, model, dataset, tmp_path)
+    online, offline, augmented = scores(scorer, world, model, dataset, test)
+    np.testing.assert_allclose(online, offline, atol=1e-5)
     if config["augmentation"] == "mars":
         assert augmented > 3
+
+
+def test_the_scores_of_ml_100k_are_the_offline_models(empty_cwd: Path) -> None:
+    settings = {
+        "mars_use_image": False,
+        "history_labels": True,
+        "mars_agreement": True,
+        "opinion_field": "rating",
+        "MAX_ITEM_LIST_LENGTH": 50,
+        "epochs": 1,
+        "mars_align_epochs": 1,
+        "mars_width": 32,
+        "mars_id_width": 16,
+        "state": "WARNING",
+        "show_progress": False,
+    }
+    config, model, dataset, test = trained(settings, "ml-100k")
+    scorer, world = served(config, model, dataset, empty_cwd)
+    online, offline, augmented = scores(scorer, world, model, dataset, test)
+    assert len(online) == 943
+    assert augmented > 200
+    np.testing.assert_allclose(online, offline, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"model": "FRNet"}, "model must be one of MARS, DMAE"),
+        ({"augmentation": "random"}, "augmentation random draws items at random"),
+        (
+            {"augmentation": "none", "mars_agreement": True, "opinion_field": "timestamp"},
+            "name the same field in both",
+        ),
+    ],
+)
+def test_what_cannot_be_served_is_refused(
+    settings: dict[str, Any], message: str, tiny: dict[str, Any], tmp_path: Path
+) -> None:
+    config = Config(
+        model=settings.pop("model", "MARS"), dataset="world", config_dict={**tiny, **settings}
+    )
+    dataset = create_dataset(config)
+    dataset.build()
+    with pytest.raises(ValueError, match=message):
+        export_model(config, None, dataset, tmp_path / "model")
+    assert not (tmp_path / "model").exists()
+
+
+def test_a_checkpoint_is_exported_by_name(tiny: dict[str, Any], tmp_path: Path) -> None:
+    found = run_recbole(model="MARS", dataset="world", config_dict={**tiny, "epochs": 1})
+    assert found["best_valid_result"]
+    (checkpoint,) = Path("saved").glob("MARS-*.pth")
+    export_checkpoint(checkpoint, tmp_path / "model")
+    notes = read_manifest(tmp_path / "model")
+    assert notes["dataset"] == "world"
+    assert not list((tmp_path / "model").rglob("*.p*kl"))
+    with pytest.raises(FileExistsError, match="is there already"):
+        export_checkpoint(checkpoint, tmp_path / "model")

@@ -115,7 +115,7 @@ class Behaviours:
         place = -1 if self._world is None else self._world.users.find(user)
         if self._world is None or place < 0:
             return UserRecord()
-        return self._world.record(place, self._model.settings.requests.kept)
+        return self._world.record(place + 1, self._model.settings.requests.kept)
 
 
 def prepare_samples(scorer: Scorer, samples: Sequence[Sample]) -> list[Prepared]:

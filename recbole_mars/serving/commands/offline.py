@@ -1,0 +1,92 @@
+"""Bring users' records up to date, embed those who changed, and publish a snapshot."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import signal
+import threading
+import time
+from contextlib import ExitStack
+from pathlib import Path
+
+__all__ = ["add_arguments", "run"]
+
+_logger = logging.getLogger(__name__)
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """What `offline` can be told."""
+    parser.add_argument(
+        "--model", required=True, type=Path, help="folder that python -m recbole_mars.export made"
+    )
+    parser.add_argument("--snapshots", required=True, type=Path, help="folder of the snapshots")
+    parser.add_argument(
+        "--store", required=True, help="folder of the LMDB store, or redis://HOST:PORT/DATABASE"
+    )
+    parser.add_argument(
+        "--events",
+        metavar="ADDRESS",
+        help="a queue of interactions since the model's: a folder, or "
+        "redis://HOST:PORT/DATABASE?stream=NAME",
+    )
+    parser.add_argument(
+        "--every-minutes", type=float, metavar="N", help="do it again and again; once by default"
+    )
+    parser.add_argument(
+        "--donors",
+        choices=("all", "trained"),
+        default="all",
+        help="lend all that is known of high-active users, or what training knew (%(default)s)",
+    )
+    parser.add_argument("--keep", type=int, default=3, help="snapshots that are left (%(default)s)")
+    parser.add_argument(
+        "--ray-address", help="embed on this Ray cluster; 'local' for the cores of this machine"
+    )
+    parser.add_argument("--workers", type=int, help="on the cluster; as many as it has cores")
+    parser.add_argument("--quiet", action="store_true", help="no progress bars")
+
+
+def run(args: argparse.Namespace) -> None:
+    """Once, or until SIGTERM or SIGINT, which let a run end that has begun."""
+    from recbole_mars.serving.embedding import RayEmbedder
+    from recbole_mars.serving.events import open_queue
+    from recbole_mars.serving.offline import OfflineRunner
+    from recbole_mars.serving.snapshots import Snapshots
+    from recbole_mars.serving.stores import open_store
+
+    if args.every_minutes is not None and not args.every_minutes > 0:
+        raise ValueError(f"--every-minutes must be > 0, got {args.every_minutes}")
+    logging.basicConfig(
+        level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s"
+    )
+    stopping = threading.Event()
+    if args.every_minutes is not None:
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, lambda number, frame: stopping.set())
+    with ExitStack() as opened:
+        store = opened.enter_context(open_store(args.store))
+        queue = None
+        if args.events is not None:
+            queue = opened.enter_context(open_queue(args.events, group="offline"))
+        embedder = None
+        if args.ray_address is not None:
+            embedder = RayEmbedder(args.model, args.ray_address, args.workers)
+            opened.callback(embedder.close)
+        runner = OfflineRunner(
+            args.model, store, Snapshots(args.snapshots), args.donors, embedder, not args.quiet
+        )
+        while True:
+            begin = time.monotonic()
+            snapshot = runner.run(queue, args.keep)
+            _logger.info(
+                "published %s: %s users, %s donors, %.1f s",
+                snapshot.name,
+                snapshot.notes["users"],
+                snapshot.notes["donors"],
+                time.monotonic() - begin,
+            )
+            if args.every_minutes is None:
+                return
+            if stopping.wait(max(0.0, 60 * args.every_minutes - (time.monotonic() - begin))):
+                return

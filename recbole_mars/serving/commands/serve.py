@@ -1,0 +1,96 @@
+"""Answer click probabilities over HTTP, from the newest snapshot and a store of users."""
+
+from __future__ import annotations
+
+import argparse
+import signal
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from recbole_mars.serving.service import ServiceSettings
+
+__all__ = ["add_arguments", "run"]
+
+_LIMITS = {
+    "max_body_bytes": (int, "bytes of a request's body"),
+    "max_candidates": (int, "candidates of a request"),
+    "max_recent": (int, "recent behaviours of a request"),
+    "concurrency": (int, "scoring requests at once; more get 429"),
+    "seconds": (float, "that a scoring request may take"),
+    "batch_seconds": (float, "that a request waits for others to be scored with it, 0 for none"),
+    "batch_candidates": (int, "from which on a batch waits for no more"),
+    "queue": (int, "requests being prepared or waiting to be scored; more get 503"),
+    "preparing_threads": (int, "threads that look users up and search"),
+    "poll_seconds": (float, "between looks for a new snapshot"),
+}
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """What `serve` can be told."""
+    parser.add_argument("--snapshots", required=True, type=Path, help="folder of the snapshots")
+    parser.add_argument(
+        "--store",
+        required=True,
+        help="folder of the LMDB store, or redis://HOST:PORT/DB?timeout=0.2",
+    )
+    parser.add_argument("--host", default="127.0.0.1")
+    parser.add_argument("--port", type=int, default=8000)
+    parser.add_argument("--api-key-file", type=Path, help="file whose first line is the API key")
+    parser.add_argument("--torch-threads", type=int, help="default: the number of cores")
+    parser.add_argument(
+        "--log-level", default="info", choices=("debug", "info", "warning", "error")
+    )
+    parser.add_argument(
+        "--stop-seconds", type=int, default=30, help="for running requests once it is to stop"
+    )
+    limits = parser.add_argument_group("limits and times")
+    for name, (kind, text) in _LIMITS.items():
+        limits.add_argument(f"--{name.replace('_', '-')}", type=kind, metavar="N", help=text)
+
+
+def run(args: argparse.Namespace) -> None:
+    """Serve until SIGTERM or SIGINT; running requests are answered before it stops."""
+    import torch
+
+    from recbole_mars.serving.optional import import_optional
+
+    uvicorn = import_optional("uvicorn")
+    from recbole_mars.serving.service import Engine, create_app
+    from recbole_mars.serving.service.logs import log_to_stderr
+    from recbole_mars.serving.snapshots import Snapshots
+    from recbole_mars.serving.stores import open_store
+
+    log_to_stderr(args.log_level)
+    if args.torch_threads is not None:
+        torch.set_num_threads(args.torch_threads)
+    settings = _settings(args)
+    with open_store(args.store, read_only=True) as store:
+        config = uvicorn.Config(
+            create_app(Engine(Snapshots(args.snapshots), store), settings),
+            host=args.host,
+            port=args.port,
+            log_config=None,
+            access_log=False,
+            server_header=False,
+            timeout_graceful_shutdown=args.stop_seconds,
+        )
+        server = uvicorn.Server(config)
+
+        def stop(number: int, frame: object) -> None:
+            server.should_exit = True
+
+        # Uvicorn raises the signal that stopped it anew: with these it then ends with status 0.
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, stop)
+        server.run()
+
+
+def _settings(args: argparse.Namespace) -> ServiceSettings:
+    from recbole_mars.serving.service import ServiceSettings
+
+    given = {name: getattr(args, name) for name in _LIMITS if getattr(args, name) is not None}
+    if args.api_key_file is not None:
+        lines = args.api_key_file.read_text(encoding="utf-8").splitlines()
+        given["api_key"] = lines[0].strip() if lines else ""
+    return ServiceSettings(**given)

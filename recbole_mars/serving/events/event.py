@@ -1,0 +1,122 @@
+"""An interaction on its way from the service to training."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import struct
+from dataclasses import dataclass, fields
+from typing import Any
+
+__all__ = ["MAX_JSON_BYTES", "Event", "event_key"]
+
+MAX_TOKEN_CHARACTERS = 1024
+# Three tokens of the longest, each character written as two escapes of six bytes, and the rest.
+MAX_JSON_BYTES = 40_000
+
+
+@dataclass(frozen=True)
+class Event:
+    """One interaction of a user with an item.
+
+    user, item: tokens of 1 to 1,024 characters. value: the label 0 or 1, or a rating. time:
+    seconds, of the same clock as the logs that the model was trained on. id: the producer's, the
+    same whenever it sends the same interaction again; None where it has none.
+
+    Raises ValueError, naming the field but never a content, for anything else.
+    """
+
+    user: str
+    item: str
+    value: float
+    time: float
+    id: str | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("user", "item") if self.id is None else ("user", "item", "id"):
+            _check_token(name, getattr(self, name))
+        for name in ("value", "time"):
+            object.__setattr__(self, name, _finite(name, getattr(self, name)))
+
+    @classmethod
+    def from_json(cls, text: str | bytes) -> Event:
+        """Read an object of these fields, `id` being optional."""
+        if len(text) > MAX_JSON_BYTES:
+            raise ValueError(f"event must have at most {MAX_JSON_BYTES} bytes, got {len(text)}")
+        try:
+            if isinstance(text, bytes):
+                text = text.decode("utf-8")
+            read = json.loads(text, object_pairs_hook=_without_doubles)
+        except RecursionError:
+            raise ValueError("event must be a flat JSON object, got one that is nested") from None
+        except ValueError as error:
+            # A decoding error's message can hold what was decoded.
+            reason = error if type(error) is ValueError else type(error).__name__
+            raise ValueError(f"event must be a JSON object in UTF-8: {reason}") from None
+        if not isinstance(read, dict):
+            raise ValueError(f"event must be a JSON object, got {type(read).__name__}")
+        known = {field.name for field in fields(cls)}
+        missing = sorted(known - {"id"} - set(read))
+        if missing or not set(read) <= known:
+            raise ValueError(
+                f"event must have the fields {sorted(known)} ('id' is optional) and no others, "
+                f"got {len(set(read) - known)} unknown ones, and none of {missing}"
+            )
+        return cls(**read)
+
+    def to_json(self) -> str:
+        """The event as one line of ASCII, which `from_json` reads back to an equal event."""
+        content: dict[str, Any] = {
+            "user": self.user,
+            "item": self.item,
+            "value": self.value,
+            "time": self.time,
+        }
+        if self.id is not None:
+            content["id"] = self.id
+        return json.dumps(content, separators=(",", ":"))
+
+
+def event_key(event: Event) -> bytes:
+    """A digest of 16 bytes that is the same for duplicates of an event.
+
+    It is taken of the id, or of user, item and time where there is none.
+    """
+    if event.id is not None:
+        parts = [b"id", event.id.encode()]
+    else:
+        parts = [b"at", event.user.encode(), event.item.encode(), struct.pack(">d", event.time)]
+    # With the lengths, so that no two lists of parts make the same bytes.
+    content = b"".join(struct.pack(">I", len(part)) + part for part in parts)
+    return hashlib.blake2b(content, digest_size=16).digest()
+
+
+def _check_token(name: str, token: Any) -> None:
+    if not isinstance(token, str):
+        raise ValueError(f"{name} must be text, got {type(token).__name__}")
+    if not 0 < len(token) <= MAX_TOKEN_CHARACTERS:
+        raise ValueError(
+            f"{name} must have 1 to {MAX_TOKEN_CHARACTERS} characters, got {len(token)}"
+        )
+    if any("\ud800" <= character <= "\udfff" for character in token):
+        raise ValueError(f"{name} must be text that UTF-8 can hold, got half a surrogate pair")
+
+
+def _finite(name: str, number: Any) -> float:
+    if isinstance(number, bool) or not isinstance(number, (int, float)):
+        raise ValueError(f"{name} must be a number, got {type(number).__name__}")
+    try:
+        converted = float(number)
+    except OverflowError:
+        converted = math.inf
+    if not math.isfinite(converted):
+        raise ValueError(f"{name} must be finite, got one that is not")
+    return converted + 0.0  # -0.0 becomes 0.0: equal events have equal keys
+
+
+def _without_doubles(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    read = dict(pairs)
+    if len(read) < len(pairs):
+        raise ValueError("a field stands there twice")
+    return read

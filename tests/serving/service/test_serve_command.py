@@ -1,0 +1,179 @@
+"""The command: a process that answers, keeps its limits, and stops without dropping a request."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import os
+import queue
+import re
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+
+import pytest
+
+from recbole_mars.serving.__main__ import main
+from recbole_mars.serving.stores import LMDBStore
+
+BODY = json.dumps({"user": "person6", "candidates": ["item3", "item1"]}).encode()
+HEAD = b"POST /v1/ctr HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
+HOST = "127.0.0.1"
+
+
+class Process:
+    """`serve` on a free port, and the lines of its log."""
+
+    def __init__(self, *arguments):
+        command = [sys.executable, "-m", "recbole_mars.serving", "serve", "--port", "0"]
+        self.process = subprocess.Popen(
+            [*command, *map(str, arguments)],
+            stderr=subprocess.PIPE,
+            text=True,
+            env={**os.environ, "OMP_NUM_THREADS": "1"},
+        )
+        self.lines = queue.Queue()
+        threading.Thread(target=self._read, daemon=True).start()
+        (self.port,) = self.wait_for_line(r"running on http://127\.0\.0\.1:(\d+)")
+        while self.request("GET", "/readyz")[0] != 200:
+            time.sleep(0.02)
+
+    def _read(self):
+        for line in self.process.stderr:
+            self.lines.put(line)
+        self.lines.put("")
+
+    def wait_for_line(self, pattern):
+        seen = []
+        while True:
+            seen.append(self.lines.get(timeout=60))
+            if found := re.search(pattern, seen[-1]):
+                return found.groups()
+            assert seen[-1], "".join(seen)
+
+    def request(self, method, path, **options):
+        connection = http.client.HTTPConnection(HOST, int(self.port), timeout=30)
+        connection.request(method, path, **options)
+        response = connection.getresponse()
+        return response.status, response.read()
+
+    def takes_connections(self):
+        try:
+            self.connect(b"").close()
+        except ConnectionRefusedError:
+            return False
+        return True
+
+    def connect(self, sent):
+        found = socket.create_connection((HOST, int(self.port)), timeout=30)
+        found.sendall(sent)
+        return found
+
+
+@pytest.fixture
+def lmdb(tmp_path, store):
+    folder = tmp_path / "store"
+    with LMDBStore(folder) as filled:
+        filled.put_many(store.pairs)
+    return folder
+
+
+@pytest.fixture
+def start(publish, snapshots, lmdb):
+    started = []
+
+    def start(*arguments):
+        publish(1)
+        started.append(Process("--snapshots", snapshots.root, "--store", lmdb, *arguments))
+        return started[-1]
+
+    yield start
+    for each in started:
+        each.process.kill()
+        each.process.wait()
+
+
+def answered(connection):
+    response = http.client.HTTPResponse(connection)
+    response.begin()
+    return response.status, json.loads(response.read())
+
+
+def test_sigterm_lets_a_running_request_finish(start):
+    process = start("--seconds", 25)
+    with process.connect(HEAD + b"Content-Length: %d\r\n\r\n" % len(BODY) + BODY[:9]) as running:
+        while b"running_requests 1.0" not in process.request("GET", "/metrics")[1]:
+            time.sleep(0.02)
+        process.process.send_signal(signal.SIGTERM)
+        while process.takes_connections():
+            time.sleep(0.02)
+        assert process.process.poll() is None
+        running.sendall(BODY[9:])
+        status, told = answered(running)
+    assert status == 200
+    assert [each["item"] for each in told["predictions"]] == ["item3", "item1"]
+    assert told["augmented"] is True
+    assert process.process.wait(30) == 0
+    logged = [json.loads(line) for line in iter(process.lines.get, "")]
+    assert [line["status"] for line in logged if line.get("path") == "/v1/ctr"] == [200]
+    assert "person6" not in json.dumps(logged)
+
+
+def test_the_process_keeps_its_limits(start, tmp_path):
+    key = tmp_path / "key"
+    key.write_text("geheim\n")
+    process = start("--api-key-file", key, "--max-body-bytes", 300, "--seconds", 1)
+    headers = {"Content-Type": "application/json", "X-API-Key": "geheim"}
+    assert process.request("POST", "/v1/ctr", body=BODY, headers=headers)[0] == 200
+    assert process.request("POST", "/v1/ctr", body=BODY)[0] == 401
+    chunks = iter([BODY, b" " * 300])  # sent in chunks, without a length
+    assert process.request("POST", "/v1/ctr", body=chunks, headers=headers)[0] == 413
+    chunks = iter([BODY[:5], BODY[5:]])
+    assert process.request("POST", "/v1/ctr", body=chunks, headers=headers)[0] == 200
+    slow = HEAD + b"X-API-Key: geheim\r\nContent-Length: 50\r\n\r\n{"
+    with process.connect(slow) as connection:
+        status, told = answered(connection)
+        assert (status, told["error"]["code"]) == (408, "slow_body")
+    with process.connect(slow):
+        pass  # gone before its body came
+    with process.connect(b"\x00\xffno http at all\r\n\r\n") as connection:
+        assert connection.recv(1000).startswith(b"HTTP/1.1 400")
+    assert process.request("POST", "/v1/ctr", body=BODY, headers=headers)[0] == 200
+    process.process.send_signal(signal.SIGINT)
+    assert process.process.wait(30) == 0
+    lines = [*iter(process.lines.get, "")]
+    logged = [json.loads(line) for line in lines]
+    statuses = [told["status"] for told in logged if told.get("path") == "/v1/ctr"]
+    assert sorted(statuses) == [200, 200, 200, 400, 401, 408, 413]
+    assert all(told["level"] in ("info", "warning") for told in logged)
+    assert "geheim" not in "".join(lines)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        ([], "--snapshots"),
+        (["--snapshots", "s", "--store", "nowhere"], "nowhere is not there"),
+        (["--snapshots", "s", "--store", "what:ever"], "address must be"),
+        (["--snapshots", "s", "--store", "x", "--concurrency", "0"], "concurrency must be >= 1"),
+        (["--snapshots", "s", "--store", "x", "--api-key-file", "none"], "none"),
+        (["--snapshots", "s", "--store", "x", "--api-key-file", "/dev/null"], "api_key"),
+    ],
+)
+def test_wrong_arguments_end_with_one_line(arguments, told, capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("recbole_mars.serving.service.logs.log_to_stderr", lambda level: None)
+    with pytest.raises(SystemExit) as ended:
+        main(["serve", *arguments])
+    assert ended.value.code == 2
+    assert told in capsys.readouterr().err.splitlines()[-1]
+
+
+def test_help_lists_the_commands(capsys):
+    with pytest.raises(SystemExit) as ended:
+        main(["--help"])
+    assert ended.value.code == 0
+    assert "serve" in capsys.readouterr().out
