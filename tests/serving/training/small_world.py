@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -167,6 +169,13 @@ class Deployment:
     def queue(self) -> LocalLog:
         return LocalLog(self.root / "log")
 
+    @contextmanager
+    def trainer(self, settings: StreamSettings = SETTINGS) -> Iterator[StreamTrainer]:
+        with self.queue() as queue:
+            trainer = StreamTrainer(self.snapshots, queue, self.state, settings)
+            with trainer:
+                yield trainer
+
     def append(self, events: list[Event]) -> None:
         with self.queue() as queue:
             queue.append(events)
@@ -207,10 +216,8 @@ def same(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> bool:
 
 def run_once(deployment: Deployment, settings: StreamSettings = SETTINGS) -> StreamTrainer:
     """A trainer that has run to the queue's end, published, and closed its folder."""
-    with deployment.queue() as queue:
-        trainer = StreamTrainer(deployment.snapshots, queue, deployment.state, settings)
-        with trainer:
-            trainer.run(once=True)
+    with deployment.trainer(settings) as trainer:
+        trainer.run(once=True)
     return trainer
 
 

@@ -12,12 +12,12 @@ from typing import Any
 
 import pytest
 import torch
-from small_world import SETTINGS, Deployment, events, records_of, run_once, same
+from small_world import Deployment, events, records_of, run_once, same
 
 from recbole_mars.serving import Scorer
 from recbole_mars.serving.events import LocalLog
 from recbole_mars.serving.stores import LMDBStore
-from recbole_mars.serving.training import StreamTrainer, state
+from recbole_mars.serving.training import state
 from recbole_mars.serving.training.learner import Learner
 
 # Where a kill hurts most: before and after each of these.
@@ -142,9 +142,8 @@ def test_a_run_stopped_at_any_event_goes_on_from_there(deployment: Deployment) -
             left -= 1
             return left < 0
 
-        with deployment.queue() as queue:
-            with StreamTrainer(deployment.snapshots, queue, deployment.state, SETTINGS) as trainer:
-                trainer.run(stopped=stopped)
+        with deployment.trainer() as trainer:
+            trainer.run(stopped=stopped)
     run_once(deployment)
     assert_alike(deployment, whole)
 
