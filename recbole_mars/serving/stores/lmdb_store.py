@@ -28,9 +28,9 @@ _Result = TypeVar("_Result")
 class LMDBStore(KeyValueStore):
     """A store in a folder of a local disk, read by many processes while one at a time writes.
 
-    A writer never waits for readers, nor they for one in another process. A batch is one transaction: neither a killed
-    process nor a full disk leaves a part of it. Opening a folder twice in one process is refused;
-    threads share a store, forked processes open their own.
+    A writer never waits for readers, nor they for one in another process. A batch is one
+    transaction: neither a killed process nor a full disk leaves a part of it. Opening a folder
+    twice in one process is refused; threads share a store, forked processes open their own.
     """
 
     def __init__(
