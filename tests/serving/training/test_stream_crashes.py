@@ -14,7 +14,7 @@ import pytest
 import torch
 from small_world import Deployment, events, records_of, run_once, same
 
-from recbole_mars.serving import Scorer
+from recbole_mars.serving import Scorer, Snapshots
 from recbole_mars.serving.events import LocalLog
 from recbole_mars.serving.stores import LMDBStore
 from recbole_mars.serving.training import state
@@ -215,3 +215,38 @@ def test_a_full_disk_while_saving_leaves_the_last_state(
 
 def _no_space(*args: Any, **options: Any) -> None:
     raise OSError(28, "No space left on device")
+
+
+def test_a_publication_that_was_not_noted_counts_as_one(
+    deployment: Deployment, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = Deployment(deployment.root / "whole")
+    for each in (deployment, whole):
+        each.append(events(40))
+        run_once(each)
+        each.append(events(40, seed=2))
+        each.run_offline(with_events=True)
+    run_once(whole)
+    with monkeypatch.context() as patch:
+        patch.setattr(StreamTrainer, "_change_base", _no_space)
+        with pytest.raises(OSError, match="No space left"):
+            run_once(deployment)
+    for each in (deployment, whole):  # what comes is trained on with the runner's donors
+        each.append(events(40, seed=3))
+        run_once(each)
+    assert_alike(deployment, whole)
+    assert deployment.snapshots.names() == whole.snapshots.names()
+
+
+def test_a_snapshot_that_never_became_current_counts_as_none(
+    deployment: Deployment, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    deployment.append(events(40))
+    with monkeypatch.context() as patch:
+        patch.setattr(Snapshots, "_name_current", _no_space)
+        with pytest.raises(OSError, match="No space left"):
+            run_once(deployment)
+    assert deployment.snapshots.names() == ["00000001", "00000002"]
+    assert deployment.snapshots.current_name() == "00000001"
+    run_once(deployment)
+    assert deployment.snapshots.current_name() == "00000003"
