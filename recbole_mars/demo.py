@@ -59,6 +59,7 @@ def main(arguments: list[str] | None = None) -> None:
         seeds=seeds,
         command=shlex.join(["python", "-m", "recbole_mars.demo", *given]),
         version=__version__,
+        keep_model=True,
     )
     print(f"Finished in {(time.perf_counter() - begin) / 60:.1f} minutes")
 
