@@ -20,7 +20,7 @@ from recbole_mars.experiments import compare
 __all__ = ["main"]
 
 DATASET = "ml-100k"
-_SMOKE = {"epochs": 1, "mars_align_epochs": 1, "mars_width": 32, "MAX_ITEM_LIST_LENGTH": 20}
+_SMOKE = {"epochs": 1, "mars_align_epochs": 1, "mars_width": 32, "MAX_ITEM_LIST_LENGTH": 40}
 
 
 def main(arguments: list[str] | None = None) -> None:
