@@ -1,10 +1,11 @@
 "use strict";
 
 const at = (id) => document.getElementById(id);
-const SHOWN = 12;
+const SHOWN = 12; // scores at first
+const CARDS = 10; // of a long list of items
 
 // What is on the page: the user as the store has them, what was clicked here, the last answers.
-const state = { user: "", told: null, clicks: [], items: [], answer: null, before: new Map(), shown: SHOWN };
+const state = { user: "", told: null, clicks: [], items: [], answer: null, before: new Map(), shown: SHOWN, whole: new Set() };
 let turn = 0; // of the question asked last: older answers are dropped
 
 function element(tag, className = "", text = "", ...children) {
@@ -95,17 +96,33 @@ async function list_users() {
     ? `${users.length} of ${count(all, "user")}; type to find others` : count(all, "user");
 }
 
-async function choose(user) {
+// clicks: made already, as a link to this page tells them.
+async function choose(user, clicks = []) {
   const mine = ++turn;
   const told = await asked("/demo/history", { user });
   if (mine !== turn) return;
   Object.assign(state, { user, told, clicks: [], items: told.candidates, before: new Map(), shown: SHOWN });
+  state.whole.clear();
   known([...told.behaviours, ...told.candidates]);
   at("items").value = "";
   at("users").value = user;
-  history.replaceState(null, "", `#user=${encodeURIComponent(user)}`);
   if (at("order").value === "clicks") at("order").value = "score";
+  await score(); // what the clicks change is told against this
+  if (!clicks.length || state.user !== user) return;
+  await look_up(clicks.map(({ item }) => item));
+  state.clicks = clicks;
   await score();
+}
+
+const place_of = ({ user, clicks }) =>
+  `#${new URLSearchParams([["user", user], ...clicks.map(({ item, liked }) => [liked ? "like" : "dislike", item])])}`;
+
+function go_to_place() {
+  const named = [...new URLSearchParams(location.hash.slice(1))];
+  const user = named.find(([name]) => name === "user")?.[1] || at("users").options[0]?.value;
+  if (!user) throw new Error("The store has no users; run the offline runner.");
+  const clicks = named.filter(([name]) => name === "like" || name === "dislike");
+  return choose(user, clicks.map(([name, item]) => ({ item, liked: name === "like" })));
 }
 
 async function score() {
@@ -140,7 +157,6 @@ async function score() {
 async function click(item, liked, row) {
   const place = [...at("scores").children].indexOf(row);
   state.clicks.push({ item: item.item, liked });
-  at("order").querySelector("[value=clicks]").hidden = false;
   await attempt(score);
   // The rows are new: whoever works by keyboard goes on at the same place.
   at("scores").children[place]?.querySelector("button:enabled")?.focus();
@@ -154,9 +170,10 @@ function forget(place) {
 function show() {
   const { told, answer, user, clicks } = state;
   const { neighbours, added, history_length } = answer.explanation;
+  history.replaceState(null, "", place_of(state));
   document.title = `User ${user} · MARS, live`;
   at("user").textContent = `User ${user}`;
-  at("snapshot").textContent = `snapshot ${answer.snapshot}`;
+  at("snapshot").textContent = `by snapshot ${answer.snapshot}`;
   at("summary").textContent = summary(told, neighbours, added, history_length);
   const notes = [];
   if (answer.user_known === null) notes.push("The store does not answer: the history is not known.");
@@ -165,6 +182,7 @@ function show() {
   at("notes").textContent = notes.join(" ");
   at("notes").hidden = !notes.length;
   at("forget").hidden = !clicks.length;
+  at("order").querySelector("[value=clicks]").hidden = !clicks.length;
   document.querySelector(".legend .before").hidden = !clicks.length;
   show_neighbours(neighbours, added);
   show_added(added);
@@ -214,11 +232,31 @@ function tile(item, liked, ...more) {
   return element("li", "", "", cover(item), name, opinion(liked), ...more);
 }
 
+// The first of many, and a way to see all.
+function show_cards(list, rows, nothing, older = 0) {
+  const all = rows.length <= CARDS + 2 || state.whole.has(list);
+  const shown = all ? rows : rows.slice(0, CARDS);
+  if (!all) {
+    const more = element("button", "", `Show all ${rows.length}`);
+    more.type = "button";
+    more.addEventListener("click", () => {
+      state.whole.add(list);
+      show_cards(list, rows, nothing, older);
+      at(list).children[CARDS].scrollIntoView({ block: "nearest", inline: "nearest" });
+      at(list).focus();
+    });
+    shown.push(element("li", "none", "", more));
+  } else if (older > 0) {
+    shown.push(element("li", "none", `and ${older} older`));
+  }
+  at(list).replaceChildren(...(shown.length ? shown : [element("li", "none", nothing)]));
+}
+
 function show_added(added) {
   const rows = [...added].reverse().map(({ item, liked, similarity, donor }) =>
     tile(card(item), liked, track(similarity),
       element("p", "", `${similarity.toFixed(2)} · user ${donor}`)));
-  at("added").replaceChildren(...(rows.length ? rows : [element("li", "none", "Nothing.")]));
+  show_cards("added", rows, "Nothing.");
 }
 
 function show_history() {
@@ -233,9 +271,8 @@ function show_history() {
   });
   const kept = state.told.behaviours.map((item) => tile(item, item.liked));
   const rows = [...kept, ...fresh].reverse();
-  const hidden = state.told.seen - state.told.behaviours.length;
-  if (hidden > 0) rows.push(element("li", "none", `and ${hidden} older`));
-  at("history").replaceChildren(...(rows.length ? rows : [element("li", "none", "Nothing yet.")]));
+  const older = state.told.seen - state.told.behaviours.length;
+  show_cards("history", rows, "Nothing yet.", older);
 }
 
 function bar(kind, value, label, before) {
@@ -273,8 +310,9 @@ function show_scores() {
 
 function score_row(row, clicked, unknown) {
   const { item, with_augmentation, without_augmentation, before, change, clicks } = row;
-  const told = [`${points(change)} points by borrowing`];
-  if (before !== undefined) told.push(`${points(clicks)} by your clicks`);
+  const borrowed = state.answer.explanation.added.length;
+  const told = [borrowed ? `borrowing ${points(change)} points` : "nothing borrowed"];
+  if (before !== undefined) told.push(`your clicks ${points(clicks)}`);
   if (unknown.has(item.item)) told.push("unknown to the model");
   const say = element("div", "say");
   [true, false].forEach((liked) => {
@@ -340,10 +378,9 @@ at("order").addEventListener("change", show_scores);
 at("more").addEventListener("click", () => { state.shown += 24; show_scores(); });
 at("forget").addEventListener("click", () => forget());
 
+addEventListener("hashchange", () => attempt(go_to_place));
+
 attempt(async () => {
   await list_users();
-  const asked_for = new URLSearchParams(location.hash.slice(1)).get("user");
-  const first = asked_for || at("users").options[0]?.value;
-  if (!first) throw new Error("The store has no users; run the offline runner.");
-  await choose(first);
+  await go_to_place();
 });

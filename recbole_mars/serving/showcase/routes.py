@@ -79,14 +79,16 @@ class Showcase:
             for item, liked in zip(names[-_SHOWN:], record.liked[-_SHOWN:].tolist())
         ]
         met = set(names)
-        unmet = (item for item in self._directory.items if item not in met)
+        unmet = [item for item in self._directory.items if item not in met]
         return {
             "group": group_name(record),
             "may_borrow": loaded.scorer.donors is not None and loaded.scorer.is_low_active(record),
             "seen": record.seen,
             "last_time": float(record.times[-1]) if len(record) else 0.0,
             "behaviours": behaviours,
-            "candidates": [self._item(item) for item, _ in zip(unmet, range(_CANDIDATES))],
+            "candidates": [
+                self._item(item) for item in (unmet or self._directory.items)[:_CANDIDATES]
+            ],
             "like": self._directory.like,
             "dislike": self._directory.dislike,
         }

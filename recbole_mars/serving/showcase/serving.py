@@ -24,7 +24,7 @@ from recbole_mars.serving.showcase.telling import tell_answers
 from recbole_mars.serving.snapshots import Snapshots
 from recbole_mars.serving.stores import open_store
 
-__all__ = ["listening", "serve_showcase"]
+__all__ = ["listening", "running", "serve_showcase"]
 
 _HOST = "127.0.0.1"
 _SECONDS = 10.0  # for a request: on a busy laptop too
@@ -75,7 +75,7 @@ def serve_showcase(
         directory = Directory(engine.loaded.scorer.model, store)
         app = create_app(engine, ServiceSettings(seconds=_SECONDS))
         app.include_router(Showcase(engine, directory, shown).router)
-        with _running(app, sock) as address:
+        with running(app, sock) as address:
             tell(f"Service    {address}\n")
             tell_answers(address, tell)
             if not once:
@@ -83,17 +83,8 @@ def serve_showcase(
                 _wait_for_interrupt()
 
 
-def _place_of(model: Path, folder: Path) -> Path:
-    """Where this model's store and snapshots are; those of earlier models are removed."""
-    name = hashlib.sha256((model / MANIFEST).read_bytes()).hexdigest()[:16]
-    for other in folder.glob("*"):
-        if other.name != name:
-            shutil.rmtree(other)
-    return folder / name
-
-
 @contextmanager
-def _running(app: FastAPI, sock: socket.socket) -> Iterator[str]:
+def running(app: FastAPI, sock: socket.socket) -> Iterator[str]:
     """The application in a thread, ready; its address."""
     uvicorn = import_optional("uvicorn")
     config = uvicorn.Config(app, log_config=None, access_log=False, timeout_graceful_shutdown=5)
@@ -109,6 +100,15 @@ def _running(app: FastAPI, sock: socket.socket) -> Iterator[str]:
     finally:
         server.should_exit = True
         thread.join()
+
+
+def _place_of(model: Path, folder: Path) -> Path:
+    """Where this model's store and snapshots are; those of earlier models are removed."""
+    name = hashlib.sha256((model / MANIFEST).read_bytes()).hexdigest()[:16]
+    for other in folder.glob("*"):
+        if other.name != name:
+            shutil.rmtree(other)
+    return folder / name
 
 
 def _wait_for_interrupt() -> None:
