@@ -142,6 +142,30 @@ class DIN(nn.Module):
         behaviours, behaviour_of = self._mark(vectors, behaviour_of, history)
         return self._attend(vectors, target_of, behaviours, behaviour_of, history.mask.sum(1))
 
+    @property
+    def shares_histories(self) -> bool:
+        """Whether interest_in_candidates can be asked."""
+        return isinstance(self.attention, TargetAttention) and self.settings.precision == "float32"
+
+    def interest_in_candidates(
+        self, history: History, candidates: Tensor, counts: Sequence[int]
+    ) -> tuple[Tensor, Tensor]:
+        """As interest, for several targets of each history; without gradients.
+
+        Equal to repeating each history, at half the cost. Only where shares_histories.
+
+        history: of R users. candidates: (B,) ids, those of the first user first. counts: of each
+        user's, their sum is B. Returns (B, D) twice.
+        """
+        behaviours, behaviour_of = self.behaviours(history)
+        lengths = history.mask.sum(1).tolist()
+        targets = self.items(candidates)
+        interests = [
+            self.attention.of_candidates(own, behaviours[places])
+            for own, places in zip(targets.split(list(counts)), behaviour_of.split(lengths))
+        ]
+        return torch.cat(interests), targets
+
     def logits(
         self,
         interest: Tensor,

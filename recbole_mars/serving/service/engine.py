@@ -236,7 +236,7 @@ def _load(snapshot: Snapshot) -> Loaded:
 
 def _ids(model: TrainedModel, tokens: Sequence[str]) -> np.ndarray:
     """Internal ids, (C,), 0 for an unknown item."""
-    return np.array([model.items.find(token) + 1 for token in tokens], dtype=np.int64)
+    return model.items.find_many(tokens) + 1
 
 
 def _with_recent(
