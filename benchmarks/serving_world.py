@@ -173,9 +173,7 @@ def _features(name: str, width: int, topic: np.ndarray, random: np.random.Genera
     return Modality(name, vectors, np.arange(len(vectors)) > 0)
 
 
-def _world(
-    args: argparse.Namespace, topic: np.ndarray, random: np.random.Generator
-) -> KnownWorld:
+def _world(args: argparse.Namespace, topic: np.ndarray, random: np.random.Generator) -> KnownWorld:
     n, length = args.users, args.length
     groups = random.choice(np.array([LOW, MID, HIGH], dtype=np.int8), n, p=[0.3, 0.4, 0.3])
     bounds = {LOW: (5, 31), MID: (31, max(32, length)), HIGH: (length, 2 * length + 1)}
