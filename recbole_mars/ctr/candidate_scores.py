@@ -5,7 +5,8 @@ Dimension letters: C targets, L behaviours, D width of an item vector, H hidden 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -20,7 +21,7 @@ _TARGETS, _BEHAVIOURS = 5, 8
 
 
 @torch.no_grad()
-def candidate_scores(targets: Tensor, behaviours: Tensor, layers: Sequence[nn.Linear]) -> Tensor:
+def candidate_scores(targets: Tensor, behaviours: Tensor, layers: Iterable[nn.Module]) -> Tensor:
     """Score every target with every behaviour; what pair_scores gives for all pairs.
 
     The first layer on [q, k, q - k, q·k] is (Wk - Wd + Wp diag(q)) k + (Wq + Wd) q + b, so that
@@ -36,15 +37,17 @@ def candidate_scores(targets: Tensor, behaviours: Tensor, layers: Sequence[nn.Li
         nn.functional.pad(x, (0, 0, 0, -len(x) % multiple))
         for x, multiple in ((targets, _TARGETS), (behaviours, _BEHAVIOURS))
     )
-    from_target, from_behaviour, difference, product = layers[0].weight.chunk(4, dim=1)
-    by_target = nn.functional.linear(targets, from_target + difference, layers[0].bias)
+    unit: list[Any] = list(layers)
+    first, *others, last = unit
+    from_target, from_behaviour, difference, product = first.weight.chunk(4, dim=1)
+    by_target = nn.functional.linear(targets, from_target + difference, first.bias)
     weights = (from_behaviour - difference) + product * targets.unsqueeze(1)  # (C, H, D)
     found = []
     for own, bias in zip(weights.split(_PIECE), by_target.split(_PIECE)):
         hidden = sigmoid_layer(behaviours, own.flatten(0, 1), bias.flatten())
         hidden = hidden.view(-1, own.shape[1])  # by behaviour, then target
-        for layer in layers[1:-1]:
+        for layer in others:
             hidden = sigmoid_layer(hidden, layer.weight, layer.bias)
-        scores = torch.mv(hidden, layers[-1].weight[0]) + layers[-1].bias
+        scores = torch.mv(hidden, last.weight[0]) + last.bias
         found.append(scores.view(len(behaviours), -1).t())
     return torch.cat(found)[:n_targets, :n_behaviours]

@@ -40,6 +40,11 @@ class History(NamedTuple):
     labels: Tensor | None = None
     borrowed: Tensor | None = None
 
+    def chosen(self, samples: Tensor) -> History:
+        """The histories of these samples, in their order. samples: (N,) int64."""
+        parts = (None if part is None else part[samples] for part in self[2:])
+        return History(self.items[samples], self.mask[samples], *parts)
+
 
 @dataclass(frozen=True)
 class DINSettings:
@@ -157,11 +162,13 @@ class DIN(nn.Module):
         history: of R users. candidates: (B,) ids, those of the first user first. counts: of each
         user's, their sum is B. Returns (B, D) twice.
         """
+        attention = self.attention
+        assert isinstance(attention, TargetAttention)
         behaviours, behaviour_of = self.behaviours(history)
         lengths = history.mask.sum(1).tolist()
         targets = self.items(candidates)
         interests = [
-            self.attention.of_candidates(own, behaviours[places])
+            attention.of_candidates(own, behaviours[places])
             for own, places in zip(targets.split(list(counts)), behaviour_of.split(lengths))
         ]
         return torch.cat(interests), targets

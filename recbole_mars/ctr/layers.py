@@ -134,7 +134,7 @@ class TargetAttention(nn.Module):
 
         targets: (C, D). behaviours: (L, D), the history. Returns (C, D), as forward does.
         """
-        scores = candidate_scores(targets, behaviours, list(self.layers))
+        scores = candidate_scores(targets, behaviours, self.layers)
         scores = scores * targets.shape[1] ** -0.5
         return (scores.softmax(dim=1) if self.softmax else scores) @ behaviours
 

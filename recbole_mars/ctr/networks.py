@@ -109,5 +109,4 @@ def score_candidates(
     if many and isinstance(network, DIN) and network.shares_histories:
         interest = network.interest_in_candidates(history, candidates, counts)
         return network.logits(*interest, users, context)
-    repeated = History(*(None if part is None else part[of] for part in history))
-    return score_targets(network, repeated, candidates, users, context)
+    return score_targets(network, history.chosen(of), candidates, users, context)

@@ -70,7 +70,7 @@ def collate(prepared: Sequence[Prepared]) -> NetworkInput:
     history, targets, users, context = _shared(prepared)
     counts = torch.tensor([len(each.request.candidates) for each in prepared])
     of = torch.arange(len(counts)).repeat_interleave(counts)
-    return NetworkInput(History(*(part[of] for part in history)), targets, users[of], context)
+    return NetworkInput(history.chosen(of), targets, users[of], context)
 
 
 def _shared(prepared: Sequence[Prepared]) -> NetworkInput:
