@@ -149,7 +149,9 @@ class RedisConnection:
                 f"address, the next use tries again"
             ) from error
         except self._refusals as error:
-            raise self._error(f"Redis at {self.address} refused: {error}") from error
+            # What stands before it repeats the command, and so what users did.
+            reason = str(error).rpartition(" of pipeline caused error: ")[2]
+            raise self._error(f"Redis at {self.address} refused: {reason}") from None
 
     def close(self) -> None:
         """Close all connections; using them afterwards is an error."""

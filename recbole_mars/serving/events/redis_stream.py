@@ -89,17 +89,18 @@ class RedisStream(EventQueue):
         checked_limit(limit)
         position = _NOTHING if after is None else _position(after)
         deadline = time.monotonic() + wait_seconds
+        found: list[tuple[str, Event]] = []
         while True:
+            wait = 0.0 if found else max(deadline - time.monotonic(), 0.0)
             with self._redis.client() as client:
-                entries = self._entries(client, position, limit, deadline)
-            found = []
+                entries = self._entries(client, position, limit - len(found), wait)
             for position, fields in entries:
                 offset = _offset(position)
                 place = f"entry {_text(position)} of {self._place}"
                 event = self._event(offset, (fields or {}).get(_FIELD), place)
                 if event is not None:
                     found.append((offset, event))
-            if found or (not entries and time.monotonic() >= deadline):
+            if len(found) == limit or (not entries and (found or not wait)):
                 return found
 
     def commit(self, offset: str) -> None:
@@ -116,11 +117,8 @@ class RedisStream(EventQueue):
     def close(self) -> None:
         self._redis.close()
 
-    def _entries(
-        self, client: Any, after: _ID, limit: int, deadline: float
-    ) -> list[tuple[_ID, Any]]:
-        """The next entries behind `after`, once; waits for new ones, until `deadline` at most."""
-        left = max(deadline - time.monotonic(), 0.0)
+    def _entries(self, client: Any, after: _ID, limit: int, wait: float) -> list[tuple[_ID, Any]]:
+        """The next entries behind `after`; waits for new ones, `wait` seconds at most."""
         given = self._last_given(client)
         held = self._first_held(client, after)
         if given > after:
@@ -130,9 +128,9 @@ class RedisStream(EventQueue):
         elif held is None:
             if given < after:
                 self._pass_over(client, after)
-            wait = int(min(left, self._block) * 1000)
+            block = int(min(wait, self._block) * 1000)
             answer = client.xreadgroup(
-                self._group, self._consumer, {self.stream: ">"}, count=limit, block=wait or None
+                self._group, self._consumer, {self.stream: ">"}, count=limit, block=block or None
             )
             found = answer[0][1] if answer else []
             if found:  # another consumer may have been given what is before them
@@ -145,7 +143,7 @@ class RedisStream(EventQueue):
         if held is not None:
             entries = [entry for entry in entries if entry[0] < held]
             if not entries:
-                time.sleep(min(_POLL_SECONDS, left))
+                time.sleep(min(_POLL_SECONDS, wait))
         return entries
 
     def _last_given(self, client: Any) -> _ID:
@@ -182,9 +180,7 @@ class RedisStream(EventQueue):
                     client.xclaim(
                         self.stream, self._group, self._consumer, self._takeover, ids, justid=True
                     )
-                    _log.warning(
-                        "Claimed %d entries of consumer %s, which is silent", len(ids), name
-                    )
+                    _log.warning("Claimed %d entries of silent consumer %r", len(ids), name)
             elif first := next(self._pending(client, f"({_text(after)}", "+", name, 1), None):
                 held.append(_numbers(first[0]))
         return min(held, default=None)

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import os
+import threading
+import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
@@ -15,6 +18,7 @@ from recbole_mars.serving.stores.gate import Gate
 __all__ = ["LMDBStore"]
 
 _MAX_READERS = 1024  # transactions at once, of all processes
+_STEP_ASIDE_SECONDS = 0.0005
 _PAGE_PAIRS = 1000
 _PAGE_BYTES = 4 << 20
 
@@ -24,9 +28,9 @@ _Result = TypeVar("_Result")
 class LMDBStore(KeyValueStore):
     """A store in a folder of a local disk, read by many processes while one at a time writes.
 
-    Readers never wait for a writer, nor it for them. A batch is one transaction: neither a killed
-    process nor a full disk leaves a part of it. Opening a folder twice in one process is refused;
-    threads share a store, forked processes open their own.
+    A writer never waits for readers, nor they for one in another process. A batch is one
+    transaction: neither a killed process nor a full disk leaves a part of it. Opening a folder
+    twice in one process is refused; threads share a store, forked processes open their own.
     """
 
     def __init__(
@@ -46,6 +50,8 @@ class LMDBStore(KeyValueStore):
         super().__init__(f"the LMDB store {os.fspath(folder)}", read_only=read_only)
         self._lmdb: Any = import_optional("lmdb")
         self._gate = Gate()
+        self._writers = 0
+        self._writers_lock = threading.Lock()
         self._environment: Any = None
         try:
             if not read_only:
@@ -96,10 +102,27 @@ class LMDBStore(KeyValueStore):
         # In the order of their bytes, neighbours go to the same pages.
         pairs = sorted(batch.items())
         size = sum(len(key) + len(value) for key, value in pairs)
-        self._within(lambda writing: writing.cursor().putmulti(pairs), write=True, size=size)
+        with self._writing():
+            self._within(lambda writing: writing.cursor().putmulti(pairs), write=True, size=size)
 
     def _delete(self, keys: list[bytes]) -> None:
-        self._within(lambda writing: [writing.delete(key) for key in keys], write=True)
+        with self._writing():
+            self._within(lambda writing: [writing.delete(key) for key in keys], write=True)
+
+    @contextmanager
+    def _writing(self) -> Iterator[None]:
+        """Let this process's readers step aside.
+
+        For each key that it looks up, LMDB lets go of Python's lock for a microsecond. Threads that
+        read all the time thus pass it among each other, and a writer can wait for it for minutes.
+        """
+        with self._writers_lock:
+            self._writers += 1
+        try:
+            yield
+        finally:
+            with self._writers_lock:
+                self._writers -= 1
 
     def _within(self, work: Callable[[Any], _Result], *, write: bool, size: int = 0) -> _Result:
         """Do `work` in a transaction, anew after the map was too small. size: bytes written."""
@@ -120,6 +143,8 @@ class LMDBStore(KeyValueStore):
             raise StoreError(f"{self.name} failed: {error}{left}") from error
 
     def _once(self, work: Callable[[Any], _Result], write: bool) -> _Result:
+        if self._writers and not write:
+            time.sleep(_STEP_ASIDE_SECONDS)
         with self._gate.together(), self._opened().begin(write=write) as transaction:
             return work(transaction)
 

@@ -52,8 +52,14 @@ def publish_network(
 
 
 def published_step(snapshots: Snapshots, run: str, step: int) -> Snapshot | None:
-    """The first snapshot with the weights of a step, if there is one."""
+    """The first snapshot with the weights of a step, if one was published.
+
+    A later version than the current one is none: who wrote it was killed before it became current.
+    """
+    current = snapshots.current_name()
     for name in snapshots.names():
+        if name > current:
+            break
         try:
             found = snapshots.at(name, verify=False)
         except (NoSnapshot, FileNotFoundError):  # removed since

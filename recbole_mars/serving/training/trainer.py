@@ -115,8 +115,8 @@ class StreamTrainer:
 
     def commit(self) -> None:
         """Save all that was trained on; a crash later goes on from here."""
-        saved = self._state.progress
-        if saved == self.progress:
+        self._state.store.ping()  # closed where training diverged: nothing of it may go out
+        if self._state.progress == self.progress:
             return
         tensors = {**self._learner.tensors(), **self.recent.tensors()}
         self.progress = self._state.commit(self.progress, tensors, self._behaviours.changes())

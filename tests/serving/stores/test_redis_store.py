@@ -98,6 +98,8 @@ def test_full_server_takes_nothing_of_a_batch(own_redis):
                 message = str(error)
             batch = {b"x" + key: value for key, value in batch.items()}
         assert "refused" in message
+        assert "\\x00" not in message
+        assert "MSET" not in message
         assert "OOM" in message or "maxmemory" in message
         client.config_set("maxmemory", 0)
         assert store.get(b"k") == b"1"

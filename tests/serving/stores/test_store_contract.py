@@ -197,7 +197,6 @@ def test_readers_see_each_batch_whole(store, address, kind, child):
             seen.update(values)
             if len(values) != 1:
                 halves.append(values)
-            time.sleep(0.0005)  # else Python's lock never comes to the writer
 
     readers = [threading.Thread(target=read) for _ in range(3)]
     for reader in readers:

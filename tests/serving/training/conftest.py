@@ -11,6 +11,12 @@ import torch
 from small_world import Deployment
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _torch_is_whole() -> None:
+    # The first optimizer imports for seconds, which forked processes are to find done.
+    torch.optim.AdamW([torch.zeros(1, requires_grad=True)])
+
+
 @pytest.fixture(autouse=True)
 def _one_thread() -> Iterator[None]:
     threads, searching = torch.get_num_threads(), faiss.omp_get_max_threads()

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -29,7 +32,7 @@ from recbole_mars.serving import (
 from recbole_mars.serving.events import Event, LocalLog
 from recbole_mars.serving.offline import OfflineRunner
 from recbole_mars.serving.stores import LMDBStore
-from recbole_mars.serving.training import StreamSettings
+from recbole_mars.serving.training import StreamSettings, StreamTrainer
 
 N_USERS, N_ITEMS = 20, 12
 USERS = [f"u{place}" for place in range(1, N_USERS + 1)]
@@ -166,6 +169,13 @@ class Deployment:
     def queue(self) -> LocalLog:
         return LocalLog(self.root / "log")
 
+    @contextmanager
+    def trainer(self, settings: StreamSettings = SETTINGS) -> Iterator[StreamTrainer]:
+        with self.queue() as queue:
+            trainer = StreamTrainer(self.snapshots, queue, self.state, settings)
+            with trainer:
+                yield trainer
+
     def append(self, events: list[Event]) -> None:
         with self.queue() as queue:
             queue.append(events)
@@ -177,8 +187,9 @@ class Deployment:
 
     def saved(self) -> dict[str, torch.Tensor]:
         """What the trainer saved last."""
-        (file,) = self.state.glob("step-*")
-        return load_file(file)
+        with LMDBStore(self.state / "records", read_only=True) as store:
+            file = json.loads(store.get(b"m/trainer") or b"")["file"]
+        return load_file(self.state / file)
 
 
 def events(number: int, seed: int = 1) -> list[Event]:
@@ -201,3 +212,16 @@ def same(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> bool:
     return one.keys() == other.keys() and all(
         torch.equal(one[name].nan_to_num(-1.0), other[name].nan_to_num(-1.0)) for name in one
     )
+
+
+def run_once(deployment: Deployment, settings: StreamSettings = SETTINGS) -> StreamTrainer:
+    """A trainer that has run to the queue's end, published, and closed its folder."""
+    with deployment.trainer(settings) as trainer:
+        trainer.run(once=True)
+    return trainer
+
+
+def records_of(deployment: Deployment) -> dict[bytes, bytes]:
+    """The users' records that the trainer has stored."""
+    with LMDBStore(deployment.state / "records", read_only=True) as store:
+        return dict(store.scan(b"u/"))

@@ -1,0 +1,213 @@
+"""The offline runner: what it writes, that it goes on after a kill, that nothing counts twice."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from small_world import ITEMS, USERS, Deployment, events, write_model
+
+from recbole_mars.alignment import export_embeddings
+from recbole_mars.serving import Donors, Scorer, Snapshots, TokenTable, UserRecord
+from recbole_mars.serving.embedding import LocalEmbedder, RayEmbedder
+from recbole_mars.serving.events import Event
+from recbole_mars.serving.offline import OfflineRunner
+from recbole_mars.serving.stores import LMDBStore
+from recbole_mars.serving.users import embedding_key, user_key
+
+
+def contents(folder: Path) -> dict[bytes, bytes]:
+    """All users' records of a store, without the offsets, which name places in a queue."""
+    with LMDBStore(folder) as store:
+        return {key: value for key, value in store.scan(b"") if not key.startswith(b"m/")}
+
+
+def record(deployment: Deployment, user: str) -> UserRecord:
+    return UserRecord.from_bytes(contents(deployment.root / "store")[user_key(user)])
+
+
+def test_users_and_items_are_embedded_as_stage_one_exports_them(tmp_path: Path) -> None:
+    deployment = Deployment(tmp_path)
+    with LMDBStore(tmp_path / "other") as store:
+        runner = OfflineRunner(deployment.model, store, deployment.snapshots)
+    model, world = runner.scorer.model, runner.world
+    everyone = np.arange(1, len(USERS) + 1)
+    exported = export_embeddings(
+        model.alignment,
+        world.log(model.n_items),
+        np.zeros(0, dtype=int),
+        everyone,
+        max_length=6,
+        progress=False,
+    )
+    for place, user in enumerate(USERS):
+        found = record(deployment, user)
+        np.testing.assert_allclose(found.embedding, exported.donor_embeddings[place], atol=1e-6)
+        assert found.user == place + 1
+    pairs = contents(tmp_path / "store")
+    for place, item in enumerate(ITEMS, 1):
+        key = embedding_key(item)
+        assert (key in pairs) == exported.item_seen[place]
+        if key in pairs:
+            found = np.frombuffer(pairs[key], "<f4")
+            np.testing.assert_allclose(found, exported.item_embeddings[place], atol=1e-6)
+
+
+def test_the_snapshot_has_all_users_and_the_active_ones_as_donors(tmp_path: Path) -> None:
+    deployment = Deployment(tmp_path)
+    folder = deployment.snapshots.current().folder
+    tokens = TokenTable.load(folder / "users" / "tokens")
+    embeddings = np.load(folder / "users" / "embeddings.npy")
+    assert sorted(tokens) == sorted(USERS)
+    for place, user in enumerate(tokens):
+        assert (embeddings[place] == record(deployment, user).embedding).all()
+    donors = Donors.load(folder / "donors")
+    assert list(donors.tokens) == USERS[12:]
+    assert (np.diff(donors.bounds) == 6).all()  # the latest six of eight behaviours
+
+
+def test_events_reach_histories_once(tmp_path: Path) -> None:
+    deployment = Deployment(tmp_path)
+    before = contents(tmp_path / "store")
+    told = [
+        Event("u1", "i3", 5.0, 100.0),
+        Event("u1", "i4", 2.0, 101.0),
+        Event("new", "i1", 4.0, 50.0),
+        Event("u1", "i3", 5.0, 100.0),  # told twice by its producer
+        Event("u2", "no item of ours", 5.0, 1.0),
+    ]
+    deployment.append(told)
+    deployment.run_offline(with_events=True)
+    first = record(deployment, "u1")
+    assert first.items[-2:].tolist() == [3, 4]
+    assert first.liked[-2:].tolist() == [True, False]
+    assert first.opinions[-2:].tolist() == [5.0, 2.0]
+    assert first.trained.tolist() == [True, True, False, False]
+    assert (first.seen, first.user) == (4, 1)
+    new = record(deployment, "new")
+    assert (new.seen, new.user, new.group, len(new.embedding)) == (1, 0, -1, 4)
+    after = contents(tmp_path / "store")
+    changed = {key for key in after if after[key] != before.get(key)}
+    assert changed == {user_key("u1"), user_key("new")}
+    deployment.append(told)
+    deployment.run_offline(with_events=True)
+    assert contents(tmp_path / "store") == after
+
+
+def test_the_embedding_after_events_is_that_of_the_whole_history(tmp_path: Path) -> None:
+    deployment = Deployment(tmp_path)
+    deployment.append(events(200))
+    deployment.run_offline(with_events=True)
+    scorer = Scorer.load(deployment.snapshots.current().folder)
+    for user in (*USERS, "new0"):
+        found = record(deployment, user)
+        anew = found.chosen(np.arange(len(found)))
+        np.testing.assert_allclose(found.embedding, scorer.embed([anew])[0], atol=1e-6)
+
+
+def test_new_users_become_donors_and_unchanged_ones_are_taken_over(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    deployment = Deployment(tmp_path)
+    active = [Event("busy", ITEMS[place % 12], 4.0, float(place)) for place in range(10)]
+    deployment.append([*active, Event(USERS[-1], "i1", 1.0, 1e6)])
+    embedded: list[int] = []
+    whole = Scorer.embed_behaviours
+
+    def counted(self, records):
+        embedded.extend(len(each) for each in records)
+        return whole(self, records)
+
+    monkeypatch.setattr(Scorer, "embed_behaviours", counted)
+    deployment.run_offline(with_events=True)
+    donors = Donors.load(deployment.snapshots.current().folder / "donors")
+    assert list(donors.tokens) == [*USERS[12:], "busy"]
+    # Two users' embeddings and their donors' rows; the other seven donors are as they were.
+    assert len(embedded) == 4
+    with LMDBStore(tmp_path / "afresh") as store, deployment.queue() as queue:
+        snapshots = Snapshots(tmp_path / "afresh-snapshots")
+        OfflineRunner(deployment.model, store, snapshots).run(queue)
+    afresh = Donors.load(snapshots.current().folder / "donors")
+    for name in ("bounds", "items", "liked", "times", "seen"):
+        assert (getattr(donors, name) == getattr(afresh, name)).all(), name
+    np.testing.assert_allclose(donors.users, afresh.users, atol=1e-6)
+
+
+def test_kills_lose_and_double_nothing(tmp_path: Path) -> None:
+    whole, killed = Deployment(tmp_path / "whole"), Deployment(tmp_path / "killed", publish=False)
+    told = events(9000)
+    for deployment in (whole, killed):
+        deployment.append(told)
+    whole.run_offline(with_events=True)
+    for kill in range(25):
+        child = os.fork()
+        if not child:
+            killed.run_offline(with_events=True)
+            os._exit(0)
+        time.sleep(0.004 * kill)
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)
+    killed.run_offline(with_events=True)
+    assert contents(tmp_path / "killed" / "store") == contents(tmp_path / "whole" / "store")
+    names = ("bounds.npy", "items.npy", "embeddings.npy")
+    for name in names:
+        one, other = (d.snapshots.current().folder / "donors" / name for d in (whole, killed))
+        assert one.read_bytes() == other.read_bytes()
+
+
+def test_a_cluster_gives_the_same_bytes(tmp_path: Path) -> None:
+    model = write_model(tmp_path / "model")
+    embedder = RayEmbedder(model, "local", workers=2)
+    found = []
+    for number, own in enumerate((embedder, None)):
+        with LMDBStore(tmp_path / f"store{number}") as store:
+            snapshots = Snapshots(tmp_path / f"snapshots{number}")
+            OfflineRunner(model, store, snapshots, embedder=own).run()
+        found.append(contents(tmp_path / f"store{number}"))
+    assert found[0] == found[1]
+    batches = [
+        list(OfflineRunner(model, LMDBStore(tmp_path / "s"), snapshots).world.records(9))
+    ] * 9
+    local = LocalEmbedder(Scorer.load(snapshots.current().folder))
+    one, other = ([[r.to_bytes() for _, r in b] for b in e.map(batches)] for e in (embedder, local))
+    assert one == other
+    embedder.close()
+    with pytest.raises(ValueError, match="workers must be >= 1, got 0"):
+        RayEmbedder(model, "local", workers=0)
+
+
+def test_a_store_of_another_model_is_refused(tmp_path: Path) -> None:
+    deployment = Deployment(tmp_path)
+    other = write_model(tmp_path / "other", augmented=False)
+    with LMDBStore(tmp_path / "store") as store, pytest.raises(ValueError, match="another model"):
+        OfflineRunner(other, store, deployment.snapshots)
+
+
+def test_a_full_disk_while_publishing_leaves_the_old_snapshot(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    deployment = Deployment(tmp_path)
+
+    def full(self: Donors, folder: Path) -> None:
+        folder.mkdir()
+        (folder / "items.npy").write_bytes(b"half")
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Donors, "save", full)
+        with pytest.raises(OSError, match="No space left"):
+            deployment.run_offline()
+    assert deployment.snapshots.names() == ["00000001"]
+    deployment.snapshots.current()
+    deployment.run_offline()
+    assert deployment.snapshots.current_name() == "00000002"
+
+
+def test_donors_is_one_of_two_words(tmp_path: Path) -> None:
+    model = write_model(tmp_path / "model")
+    with LMDBStore(tmp_path / "store") as store, pytest.raises(ValueError, match="got 'some'"):
+        OfflineRunner(model, store, Snapshots(tmp_path / "snapshots"), donors="some")
