@@ -154,16 +154,24 @@ class Client:
         """Status and body; 0 and the error's name where the connection broke."""
         return await self.send(post(body, path))
 
-    async def send(self, message: bytes) -> tuple[int, bytes]:
-        """As post, of a request as it goes over the wire."""
+    async def send(self, message: bytes, seconds: float = 60) -> tuple[int, bytes]:
+        """As post, of a request as it goes over the wire. seconds: to wait for the answer."""
         try:
-            reader, writer = self._idle.pop() if self._idle else await self._connect()
+            return await asyncio.wait_for(self._exchange(message), seconds)
+        except (OSError, EOFError, asyncio.TimeoutError, asyncio.LimitOverrunError) as error:
+            return 0, type(error).__name__.encode()
+
+    async def _exchange(self, message: bytes) -> tuple[int, bytes]:
+        reader, writer = self._idle.pop() if self._idle else await self._connect()
+        try:
             writer.write(message)
             head = await reader.readuntil(b"\r\n\r\n")
             fields = _fields(head)
-            content = await reader.readexactly(int(fields.get(b"content-length", b"0")))
-        except (OSError, EOFError, asyncio.IncompleteReadError, asyncio.LimitOverrunError) as error:
-            return 0, type(error).__name__.encode()
+            size = 0 if message.startswith(b"HEAD") else int(fields.get(b"content-length", b"0"))
+            content = await reader.readexactly(size)
+        except BaseException:
+            writer.close()
+            raise
         if fields.get(b"connection", b"").lower() == b"close":
             writer.close()
         else:
