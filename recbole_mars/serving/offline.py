@@ -201,17 +201,16 @@ class OfflineRunner:
             self.store.put_many(dict(batch))
 
     def _records(self) -> Iterator[tuple[str, UserRecord]]:
+        """All users; Redis may tell of one twice."""
         for key, data in self.store.scan(_USERS):
             yield key[len(_USERS) :].decode(), UserRecord.from_bytes(data)
 
     def _all_users(self) -> tuple[list[str], np.ndarray]:
-        tokens, rows = [], []
-        for token, record in self._records():
-            tokens.append(token)
-            rows.append(record.embedding)
+        found = {token: record.embedding for token, record in self._records()}
         alignment = self.scorer.model.alignment
         width = 0 if alignment is None else alignment.settings.width
-        return tokens, np.stack(rows) if rows else np.zeros((0, width), dtype=np.float32)
+        rows = np.array(list(found.values()), dtype=np.float32)
+        return list(found), rows.reshape(len(found), width)
 
     def _build_donors(self) -> Donors | None:
         retrieval = self.scorer.model.settings.retrieval
@@ -223,11 +222,11 @@ class OfflineRunner:
         builder = DonorBuilder(self.scorer, retrieval, self.donors == "trained", previous)
         # In the order of training's ids, then of names, whatever order the store has.
         places = sorted(
-            (
+            {
                 (record.user == 0, record.user, token)
                 for token, record in self._records()
                 if self._is_high_active(record)
-            )
+            }
         )
         for batch in _batches(self._bar("donors", len(places), wraps=places), _BATCH):
             tokens = [token for _, _, token in batch]

@@ -9,18 +9,18 @@ import struct
 from dataclasses import dataclass, fields
 from typing import Any
 
-__all__ = ["MAX_JSON_BYTES", "Event", "event_key"]
+__all__ = ["MAX_JSON_BYTES", "MAX_TOKEN_BYTES", "Event", "event_key"]
 
-MAX_TOKEN_CHARACTERS = 1024
-# Three tokens of the longest, each character written as two escapes of six bytes, and the rest.
-MAX_JSON_BYTES = 40_000
+MAX_TOKEN_BYTES = 509  # a token and a prefix of two bytes are a store's key
+# Three tokens of the longest, each byte written as an escape of six, and the rest.
+MAX_JSON_BYTES = 10_000
 
 
 @dataclass(frozen=True)
 class Event:
     """One interaction of a user with an item.
 
-    user, item: tokens of 1 to 1,024 characters. value: the label 0 or 1, or a rating. time:
+    user, item: tokens of 1 to 509 bytes in UTF-8. value: the label 0 or 1, or a rating. time:
     seconds, of the same clock as the logs that the model was trained on. id: the producer's, the
     same whenever it sends the same interaction again; None where it has none.
 
@@ -95,12 +95,13 @@ def event_key(event: Event) -> bytes:
 def _check_token(name: str, token: Any) -> None:
     if not isinstance(token, str):
         raise ValueError(f"{name} must be text, got {type(token).__name__}")
-    if not 0 < len(token) <= MAX_TOKEN_CHARACTERS:
-        raise ValueError(
-            f"{name} must have 1 to {MAX_TOKEN_CHARACTERS} characters, got {len(token)}"
-        )
-    if any("\ud800" <= character <= "\udfff" for character in token):
-        raise ValueError(f"{name} must be text that UTF-8 can hold, got half a surrogate pair")
+    try:
+        size = len(token.encode())
+    except UnicodeEncodeError:
+        message = f"{name} must be text that UTF-8 can hold, got half a surrogate pair"
+        raise ValueError(message) from None
+    if not 0 < size <= MAX_TOKEN_BYTES:
+        raise ValueError(f"{name} must have 1 to {MAX_TOKEN_BYTES} bytes in UTF-8, got {size}")
 
 
 def _finite(name: str, number: Any) -> float:

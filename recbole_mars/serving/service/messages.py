@@ -9,25 +9,24 @@ from typing import Annotated, Optional
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, create_model
 
+from recbole_mars.serving.events import MAX_TOKEN_BYTES
 from recbole_mars.serving.service.answers import Question, Recent
 from recbole_mars.serving.service.errors import ServiceError
 from recbole_mars.serving.service.settings import ServiceSettings
-from recbole_mars.serving.stores import MAX_KEY_BYTES
 
 __all__ = ["CTRRequest", "CTRResponse", "ErrorBody", "read_question", "request_model"]
 
-_MAX_TOKEN_BYTES = MAX_KEY_BYTES - 2  # a store's key is the token and a prefix
 _MAX_VALUE = 1e6
 _MAX_TIME = 1e18
 
 
 def _short(token: str) -> str:
-    if len(token.encode()) > _MAX_TOKEN_BYTES:
-        raise ValueError(f"must have at most {_MAX_TOKEN_BYTES} bytes of UTF-8")
+    if len(token.encode()) > MAX_TOKEN_BYTES:
+        raise ValueError(f"must have at most {MAX_TOKEN_BYTES} bytes of UTF-8")
     return token
 
 
-Token = Annotated[str, Field(min_length=1, max_length=_MAX_TOKEN_BYTES), AfterValidator(_short)]
+Token = Annotated[str, Field(min_length=1, max_length=MAX_TOKEN_BYTES), AfterValidator(_short)]
 
 
 class _Strict(BaseModel):

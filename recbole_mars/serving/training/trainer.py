@@ -158,7 +158,7 @@ class StreamTrainer:
         }
         model, keep = self.scorer.model, self.settings.keep
         snapshot = publish_network(self.snapshots, model, self._notes, training, keep)
-        _logger.info("Published %s with the weights of step %d: %s", snapshot, done.step, figures)
+        _logger.info("Published %s, the weights of step %d: %s", snapshot.name, done.step, figures)
         self._change_base(snapshot)
         return snapshot
 

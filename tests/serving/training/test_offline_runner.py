@@ -14,9 +14,9 @@ from small_world import ITEMS, USERS, Deployment, events, write_model
 from recbole_mars.alignment import export_embeddings
 from recbole_mars.serving import Donors, Scorer, Snapshots, TokenTable, UserRecord
 from recbole_mars.serving.embedding import LocalEmbedder, RayEmbedder
-from recbole_mars.serving.events import Event
+from recbole_mars.serving.events import Event, open_queue
 from recbole_mars.serving.offline import OfflineRunner
-from recbole_mars.serving.stores import LMDBStore
+from recbole_mars.serving.stores import LMDBStore, open_store
 from recbole_mars.serving.users import embedding_key, user_key
 
 
@@ -178,6 +178,30 @@ def test_a_cluster_gives_the_same_bytes(tmp_path: Path) -> None:
     embedder.close()
     with pytest.raises(ValueError, match="workers must be >= 1, got 0"):
         RayEmbedder(model, "local", workers=0)
+
+
+def test_redis_comes_to_the_same(tmp_path: Path, redis_server) -> None:
+    deployment, told = Deployment(tmp_path), events(300)
+    deployment.append(told)
+    deployment.run_offline(with_events=True)
+    address = f"{redis_server.address}?stream=clicks"
+    with open_store(redis_server.address) as store, open_queue(address, group="offline") as queue:
+        snapshots = Snapshots(tmp_path / "of-redis")
+        runner = OfflineRunner(deployment.model, store, snapshots)
+        for begin in range(0, 300, 100):
+            queue.append(told[begin : begin + 100])
+            runner.run(queue)
+        pairs = contents(tmp_path / "store")
+        for user in {event.user for event in told}:
+            one = UserRecord.from_bytes(store.get(user_key(user)))
+            other = UserRecord.from_bytes(pairs[user_key(user)])
+            assert (one.items == other.items).all()
+            np.testing.assert_allclose(one.embedding, other.embedding, atol=1e-6)
+    one, other = (
+        Donors.load(each.current().folder / "donors") for each in (snapshots, deployment.snapshots)
+    )
+    assert list(one.tokens) == list(other.tokens)
+    assert (one.items == other.items).all()
 
 
 def test_a_store_of_another_model_is_refused(tmp_path: Path) -> None:

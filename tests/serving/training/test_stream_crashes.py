@@ -17,7 +17,7 @@ from small_world import Deployment, events, records_of, run_once, same
 from recbole_mars.serving import Scorer, Snapshots
 from recbole_mars.serving.events import LocalLog
 from recbole_mars.serving.stores import LMDBStore
-from recbole_mars.serving.training import state
+from recbole_mars.serving.training import StreamTrainer, state
 from recbole_mars.serving.training.learner import Learner
 
 # Where a kill hurts most: before and after each of these.
