@@ -11,7 +11,7 @@ from recbole_mars.ctr.interest_units import GRUInterest, InterestNetwork, MeanIn
 from recbole_mars.ctr.layers import Dice, FieldEmbedding, TargetAttention, mlp
 from recbole_mars.ctr.lrd import LRD, LRDSettings
 from recbole_mars.ctr.mixup import MixupObjective, MixupSettings
-from recbole_mars.ctr.networks import NETWORKS, build_network, score_targets
+from recbole_mars.ctr.networks import NETWORKS, build_network, score_candidates, score_targets
 from recbole_mars.ctr.objectives import Objective, TrainingBatch
 from recbole_mars.ctr.prediction import Prediction
 from recbole_mars.ctr.similarities import Modality
@@ -56,5 +56,6 @@ __all__ = [
     "find_companions",
     "info_nce",
     "mlp",
+    "score_candidates",
     "score_targets",
 ]

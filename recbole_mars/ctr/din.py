@@ -40,6 +40,11 @@ class History(NamedTuple):
     labels: Tensor | None = None
     borrowed: Tensor | None = None
 
+    def chosen(self, samples: Tensor) -> History:
+        """The histories of these samples, in their order. samples: (N,) int64."""
+        parts = (None if part is None else part[samples] for part in self[2:])
+        return History(self.items[samples], self.mask[samples], *parts)
+
 
 @dataclass(frozen=True)
 class DINSettings:
@@ -141,6 +146,32 @@ class DIN(nn.Module):
         behaviour_of, target_of = places.split([len(places) - len(target_item), len(target_item)])
         behaviours, behaviour_of = self._mark(vectors, behaviour_of, history)
         return self._attend(vectors, target_of, behaviours, behaviour_of, history.mask.sum(1))
+
+    @property
+    def shares_histories(self) -> bool:
+        """Whether interest_in_candidates can be asked."""
+        return isinstance(self.attention, TargetAttention) and self.settings.precision == "float32"
+
+    def interest_in_candidates(
+        self, history: History, candidates: Tensor, counts: Sequence[int]
+    ) -> tuple[Tensor, Tensor]:
+        """As interest, for several targets of each history; without gradients.
+
+        Equal to repeating each history, at half the cost. Only where shares_histories.
+
+        history: of R users. candidates: (B,) ids, those of the first user first. counts: of each
+        user's, their sum is B. Returns (B, D) twice.
+        """
+        attention = self.attention
+        assert isinstance(attention, TargetAttention)
+        behaviours, behaviour_of = self.behaviours(history)
+        lengths = history.mask.sum(1).tolist()
+        targets = self.items(candidates)
+        interests = [
+            attention.of_candidates(own, behaviours[places])
+            for own, places in zip(targets.split(list(counts)), behaviour_of.split(lengths))
+        ]
+        return torch.cat(interests), targets
 
     def logits(
         self,

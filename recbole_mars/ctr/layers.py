@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor, nn
 
+from recbole_mars.ctr.candidate_scores import candidate_scores
 from recbole_mars.ctr.pair_scores import Workspace, pair_scores
 from recbole_mars.ctr.weighted_sum import samples_of, weighted_sum
 
@@ -127,6 +128,15 @@ class TargetAttention(nn.Module):
         if self.softmax:
             scores = softmax_within(scores, sample_of, len(lengths))
         return weighted_sum(scores, behaviours, behaviour_of, sample_of, len(lengths))
+
+    def of_candidates(self, targets: Tensor, behaviours: Tensor) -> Tensor:
+        """One user's interest in many targets, without gradients.
+
+        targets: (C, D). behaviours: (L, D), the history. Returns (C, D), as forward does.
+        """
+        scores = candidate_scores(targets, behaviours, self.layers)
+        scores = scores * targets.shape[1] ** -0.5
+        return (scores.softmax(dim=1) if self.softmax else scores) @ behaviours
 
     def _scores(
         self, targets: Tensor, behaviours: Tensor, target_of: Tensor, behaviour_of: Tensor

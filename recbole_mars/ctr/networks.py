@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from recbole_mars.ctr.bst import BSTSettings, TransformerInterest
@@ -18,7 +19,10 @@ from recbole_mars.ctr.similarities import Modality
 from recbole_mars.ctr.simtier import SimTier, SimTierSettings
 from recbole_mars.ctr.unisrec import UniSRec, UniSRecSettings
 
-__all__ = ["NETWORKS", "NetworkKind", "build_network", "score_targets"]
+# Candidates a history from which on a product for each history costs less than gathered pairs.
+_SHARED_FROM = 8
+
+__all__ = ["NETWORKS", "NetworkKind", "build_network", "score_candidates", "score_targets"]
 
 
 @dataclass(frozen=True)
@@ -82,3 +86,27 @@ def score_targets(
     if isinstance(network, DIN):
         return network.logits(*network.interest(history, target_item), user, context)
     return network(history, target_item, user, context).logits
+
+
+def score_candidates(
+    network: nn.Module,
+    history: History,
+    candidates: Tensor,
+    counts: Sequence[int],
+    user: Tensor | None = None,
+    context: Tensor | None = None,
+) -> Tensor:
+    """Logits (B,) of several candidates for each of R histories, without gradients.
+
+    As score_targets with each history repeated, but what depends on the history alone is done once
+    where the network can. history, user: of R users. candidates: (B,), those of the first user
+    first. counts: of each user's. context: (B, context_width).
+    """
+    repeats = torch.tensor(counts)
+    of = torch.arange(len(repeats)).repeat_interleave(repeats)
+    users = None if user is None else user[of]
+    many = len(candidates) >= _SHARED_FROM * len(counts)
+    if many and isinstance(network, DIN) and network.shares_histories:
+        interest = network.interest_in_candidates(history, candidates, counts)
+        return network.logits(*interest, users, context)
+    return score_targets(network, history.chosen(of), candidates, users, context)

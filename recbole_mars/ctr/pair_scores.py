@@ -16,6 +16,8 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
+from recbole_mars.ctr.dense import product_with_rows as _product
+
 __all__ = ["Workspace", "pair_scores"]
 
 _PIECE = {"cpu": 1 << 19}  # numbers of the widest layer in a piece: 2 MB in float32
@@ -257,15 +259,3 @@ class _PairScores(torch.autograd.Function):
             plan.workspace.give_back(kept)
             ctx.kept = None
         return (None, *sums)
-
-
-# oneDNN's product, the one that torch.compile calls. torch.mm asks MKL instead, which on an AMD
-# processor leaves half the vector width unused.
-_onednn: Any = getattr(torch.ops.mkldnn, "_linear_pointwise", None)
-
-
-def _product(left: Tensor, right: Tensor) -> Tensor:
-    """left right^T. left: (A, C), contiguous or slow. right: (B, C). Returns (A, B)."""
-    if _onednn is not None and left.device.type == "cpu" and left.dtype == torch.float32:
-        return _onednn(left, right, None, "none", [], "")
-    return torch.mm(left, right.t())

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import NamedTuple
 
@@ -95,7 +96,7 @@ class Donors:
         return Borrowed(rows, np.array([similarity[row] for row in rows.tolist()]), neighbours)
 
     def _nearest(self, query: np.ndarray, own: int, k: int, limit: float) -> tuple[Neighbour, ...]:
-        return tuple(near for near, _ in zip(self._by_nearness(query, own, limit, k), range(k)))
+        return tuple(islice(self._by_nearness(query, own, limit, k), k))
 
     def _by_nearness(
         self, query: np.ndarray, own: int, limit: float, k: int
@@ -140,7 +141,8 @@ class Donors:
     def load(cls, folder: Path) -> Donors:
         """Open what save wrote, mapped. Raises FileNotFoundError or ValueError for damage."""
         arrays = {
-            name: np.load(folder / f"{name}.npy", mmap_mode="r", allow_pickle=False)
+            # Of memmap's own type everything is slower.
+            name: np.asarray(np.load(folder / f"{name}.npy", mmap_mode="r", allow_pickle=False))
             for name in _ARRAYS
         }
         index = UserIndex.load(folder / "index")

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 
 from recbole_mars.alignment import pooled_user_embedding
-from recbole_mars.ctr import History, score_targets
+from recbole_mars.ctr import History, score_candidates
 from recbole_mars.evaluation import LOW
 from recbole_mars.serving.donors import Borrowed, Donors
 from recbole_mars.serving.model_folder import TrainedModel
@@ -67,7 +67,14 @@ class NetworkInput(NamedTuple):
 
 def collate(prepared: Sequence[Prepared]) -> NetworkInput:
     """The candidates of all requests, in order, each with its request's history."""
-    counts = [len(each.request.candidates) for each in prepared]
+    history, targets, users, context = _shared(prepared)
+    counts = torch.tensor([len(each.request.candidates) for each in prepared])
+    of = torch.arange(len(counts)).repeat_interleave(counts)
+    return NetworkInput(history.chosen(of), targets, users[of], context)
+
+
+def _shared(prepared: Sequence[Prepared]) -> NetworkInput:
+    """As collate, but history and users are those of the requests, each once."""
     lengths = np.array([len(each.items) for each in prepared])
     width = int(lengths.max())
     items = np.zeros((len(prepared), width), dtype=np.int64)
@@ -75,18 +82,17 @@ def collate(prepared: Sequence[Prepared]) -> NetworkInput:
     for row, each in enumerate(prepared):
         items[row, : lengths[row]], labels[row, : lengths[row]] = each.items, each.labels
     borrowed = [0 if each.borrowed is None else len(each.borrowed.rows) for each in prepared]
-    users = [each.request.record.user for each in prepared]
-    of = torch.from_numpy(np.repeat(np.arange(len(prepared)), counts))
     history = History(
-        torch.from_numpy(items)[of],
-        torch.from_numpy(np.arange(width) < lengths[:, None])[of],
-        torch.from_numpy(labels)[of],
-        torch.tensor(borrowed)[of],
+        torch.from_numpy(items),
+        torch.from_numpy(np.arange(width) < lengths[:, None]),
+        torch.from_numpy(labels),
+        torch.tensor(borrowed),
     )
     targets = np.concatenate([each.request.candidates for each in prepared]).astype(np.int64)
+    users = torch.tensor([each.request.record.user for each in prepared])
     contexts = [each.context for each in prepared if each.context is not None]
     context = torch.from_numpy(np.concatenate(contexts)) if contexts else None
-    return NetworkInput(history, torch.from_numpy(targets), torch.tensor(users)[of], context)
+    return NetworkInput(history, torch.from_numpy(targets), users, context)
 
 
 class Scorer:
@@ -191,7 +197,8 @@ class Scorer:
         counts = [len(each.request.candidates) for each in prepared]
         if not sum(counts):
             return [np.zeros(0, dtype=np.float32) for _ in prepared]
-        logits = score_targets(self.model.network, *collate(prepared))
+        history, targets, users, context = _shared(prepared)
+        logits = score_candidates(self.model.network, history, targets, counts, users, context)
         return list(np.split(torch.sigmoid(logits).numpy(), np.cumsum(counts)[:-1]))
 
     def _agreement(self, request: Request) -> np.ndarray | None:

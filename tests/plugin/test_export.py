@@ -73,9 +73,13 @@ def served(config: Config, model: Any, dataset: Any, folder: Path) -> tuple[Scor
 def scores(
     scorer: Scorer, world: KnownWorld, model: Any, dataset: Any, test: Any
 ) -> tuple[np.ndarray, np.ndarray, int]:
-    """Online and offline probabilities of all test rows; how many had borrowed behaviours."""
+    """Online and offline probabilities of all test rows; how many had borrowed behaviours.
+
+    Online each is asked for alone and among others, which is computed in another way.
+    """
     log, kept = dataset.log, scorer.model.settings.requests.kept
     offline, online, augmented = [], [], 0
+    others = np.arange(1, 11)
     for batch in test:
         offline.append(model.predict(batch[0]).detach().numpy())
         prepared = []
@@ -83,10 +87,13 @@ def scores(
             user = int(log.users[row])
             record = world.record(user, kept, row - log.offsets[user])
             name, item, time = world.users[user - 1], log.items[row : row + 1], log.times[row]
-            prepared.append(scorer.prepare(Request(name, record, item, float(time))))
+            for candidates in (item, np.append(item, others)):
+                prepared.append(scorer.prepare(Request(name, record, candidates, float(time))))
             borrowed = prepared[-1].borrowed
             augmented += borrowed is not None and len(borrowed.rows) > 0
-        online += scorer.score(prepared)
+        alone, among = scorer.score(prepared[::2]), scorer.score(prepared[1::2])
+        np.testing.assert_allclose([each[0] for each in among], np.concatenate(alone), atol=1e-5)
+        online += alone
     return np.concatenate(online), np.concatenate(offline), augmented
 
 

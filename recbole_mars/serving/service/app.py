@@ -11,6 +11,7 @@ from typing import Any
 
 from fastapi import FastAPI, Request, Response
 from fastapi.responses import HTMLResponse, JSONResponse
+from pydantic_core import to_json
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
@@ -98,7 +99,8 @@ class Service:
         visit.notes.update(
             augmented=answer.augmented, degraded=answer.degraded, snapshot=answer.snapshot
         )
-        return JSONResponse(answer.to_json())
+        # Pydantic's writer takes a fifth of the time of the one of JSONResponse.
+        return Response(to_json(answer.to_json()), media_type="application/json")
 
     async def healthz(self) -> Response:
         """Whether the process answers at all."""

@@ -169,7 +169,7 @@ class Engine:
 
     def reply(self, posed: Posed, scores: Sequence[np.ndarray]) -> Answer:
         """Put the scores of a question into words; raises ValueError if one is no number."""
-        if not np.isfinite(scores[0]).all():
+        if not all(np.isfinite(each).all() for each in scores):
             raise ValueError(f"snapshot {posed.loaded.name} gives probabilities that are no number")
         prepared, names = posed.prepared[0], posed.question.candidates
         told = None
@@ -236,7 +236,7 @@ def _load(snapshot: Snapshot) -> Loaded:
 
 def _ids(model: TrainedModel, tokens: Sequence[str]) -> np.ndarray:
     """Internal ids, (C,), 0 for an unknown item."""
-    return np.array([model.items.find(token) + 1 for token in tokens], dtype=np.int64)
+    return model.items.find_many(tokens) + 1
 
 
 def _with_recent(

@@ -211,6 +211,17 @@ def test_a_failing_search_leaves_augmentation_out(engine, scorers, records, monk
     assert "augmentation fails, answers go on without it" in caplog.messages
 
 
+def test_neighbours_that_are_found_at_once_are_searched_for_once(engine, monkeypatch):
+    index, asked = engine.loaded.scorer.donors.index, []
+    search = type(index).search
+    monkeypatch.setattr(
+        type(index), "search", lambda *given: asked.append(given[2]) or search(*given)
+    )
+    answer = engine.answer(Question("person6", CANDIDATES, explain=True))
+    assert len(answer.explanation["neighbours"]) == 3
+    assert asked == [3]
+
+
 def test_nothing_is_answered_without_a_snapshot(snapshots, store):
     engine = Engine(snapshots, store)
     assert engine.reload_if_new() == "none"
