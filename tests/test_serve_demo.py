@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
+import signal
 import socket
 import subprocess
+import sys
 from pathlib import Path
+from urllib.request import urlopen
 
 import pytest
 
@@ -148,6 +152,25 @@ def test_without_a_model_the_tiny_main_job_is_run(run, lost, monkeypatch, capsys
     assert "Model      runs/smoke/models" in told
     ((_, *command),) = asked
     assert command[:5] == ["-m", "recbole_mars.demo", "--smoke", "--output", "runs/smoke"]
+
+
+@pytest.mark.parametrize("ends", [signal.SIGINT, signal.SIGTERM])
+def test_the_page_is_served_until_it_is_ended(run, ends):
+    command = [sys.executable, "-m", "recbole_mars.serve_demo", "--run", str(run), "--port", "0"]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    try:
+        told = []
+        while "Ctrl-C" not in "".join(told):
+            told.append(process.stdout.readline())
+            assert told[-1], "".join(told)
+        (address,) = re.findall(r"Page +(\S+)", "".join(told))
+        with urlopen(address, timeout=30) as page:
+            assert b"<title>MARS, live</title>" in page.read()
+        process.send_signal(ends)
+        assert process.wait(30) == 0
+    finally:
+        process.kill()
+        process.wait()
 
 
 def fails(arguments, capsys):
