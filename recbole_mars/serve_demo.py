@@ -12,6 +12,7 @@ import json
 import shlex
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 from recbole_mars.serving.folders import MANIFEST
@@ -46,7 +47,8 @@ def main(arguments: list[str] | None = None) -> None:
                     flush=True,
                 )
                 run, model = _SMOKE, _smoke_model()
-            serve_showcase(model, run / "items.json", run / "serving", found, args.once, print)
+            tell = partial(print, flush=True)  # at once, through a pipe too
+            serve_showcase(model, run / "items.json", run / "serving", found, args.once, tell)
     except (ValueError, OSError, ImportError) as error:
         parser.exit(2, f"{parser.prog}: {error}\n")
 

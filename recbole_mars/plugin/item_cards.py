@@ -30,6 +30,6 @@ def item_cards(dataset: str, settings: Mapping[str, Any]) -> dict[str, ItemCard]
     catalogue = ItemCatalogue(config, data_folder(config), dataset)
     titles, pictures = catalogue.titles(), catalogue.pictures()
     return {
-        item: ItemCard(titles.get(item, item), pictures.get(item))
+        item: ItemCard(titles.get(item) or item, pictures.get(item))
         for item in {**titles, **pictures}
     }

@@ -135,6 +135,7 @@ async function score() {
   }));
   const body = { user: state.user, candidates: state.items.map(({ item }) => item), recent, explain: true };
   if (!body.candidates.length) {
+    at("status").textContent = "";
     show_scores();
     return;
   }
@@ -158,8 +159,8 @@ async function click(item, liked, row) {
   const place = [...at("scores").children].indexOf(row);
   state.clicks.push({ item: item.item, liked });
   await attempt(score);
-  // The rows are new: whoever works by keyboard goes on at the same place.
-  at("scores").children[place]?.querySelector("button:enabled")?.focus();
+  // The rows are new, and this one is done: whoever works by keyboard goes on at the next.
+  at("scores").querySelector(`li:nth-child(n + ${place + 1}) button:enabled`)?.focus();
 }
 
 function forget(place) {

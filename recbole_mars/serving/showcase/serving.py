@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import shutil
+import signal
 import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 
 from fastapi import FastAPI
@@ -80,7 +81,7 @@ def serve_showcase(
             tell_answers(address, tell)
             if not once:
                 tell(f"Page       {address}/\n           Ctrl-C ends it.")
-                _wait_for_interrupt()
+                _wait_for_signal()
 
 
 @contextmanager
@@ -111,6 +112,9 @@ def _place_of(model: Path, folder: Path) -> Path:
     return folder / name
 
 
-def _wait_for_interrupt() -> None:
-    with suppress(KeyboardInterrupt):
-        threading.Event().wait()
+def _wait_for_signal() -> None:
+    """Until Ctrl-C or SIGTERM."""
+    ended = threading.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda number, frame: ended.set())
+    ended.wait()

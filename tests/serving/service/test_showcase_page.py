@@ -178,7 +178,7 @@ def test_what_the_service_refuses_is_told(look, page, store):
     assert not re.search(r'id="error"[^>]*hidden', dom)
 
 
-@pytest.mark.parametrize("size", [(1280, 900), (500, 900)])
+@pytest.mark.parametrize("size", [(1280, 900), (375, 900)])
 def test_the_page_is_drawn(look, page, tmp_path, size):
     file = tmp_path / "page.png"
     width, height = size
