@@ -118,7 +118,7 @@ def disk_full(args: argparse.Namespace) -> dict[str, Any]:
     size = _size(whole.root)
     outcomes: Counter[str] = Counter()
     statuses: Counter[int] = Counter()
-    damaged, leftovers, step = 0, 0, max(1 << 18, size // 20)
+    damaged, leftovers, step = 0, 0, max(1 << 18, size // 8)
     with small_disk(args.folder / "disk", 2 << 20) as disk:
         place = Deployment(args.folder / "disk" / "d", model_only.model)
         place.events = model_only.events
@@ -128,8 +128,9 @@ def disk_full(args: argparse.Namespace) -> dict[str, Any]:
             statuses[status] += 1
             if status == 0:
                 break
-            said = (place.root / "offline.log").read_text().strip().splitlines() or ["nothing"]
-            outcomes["told why" if "space" in said[-1].lower() else said[-1][-80:]] += 1
+            said = (place.logs / "offline.log").read_text().strip().splitlines() or ["nothing"]
+            told = any(text in said[-1].lower() for text in ("no space", "disk"))
+            outcomes["told why" if told else said[-1][-80:]] += 1
             damaged += len(place.damaged())
             leftovers += place.leftovers()
             disk.enlarge(step)

@@ -44,13 +44,8 @@ class Process:
         return self.process.wait(seconds)
 
     def memory(self) -> tuple[int, int]:
-        """Bytes in memory that are its own, and all of them, pages of mapped files included."""
-        found = {}
-        for line in Path(f"/proc/{self.pid}/status").read_text().splitlines():
-            name, _, value = line.partition(":")
-            if name in ("RssAnon", "VmRSS"):
-                found[name] = 1024 * int(value.split()[0])
-        return found["RssAnon"], found["VmRSS"]
+        """See memory_of."""
+        return memory_of(self.pid)
 
     def cpu_seconds(self) -> float:
         """Processor time that it has taken so far."""
@@ -126,6 +121,16 @@ class Redis(Process):
             return False
 
 
+def memory_of(process: int | str) -> tuple[int, int]:
+    """Bytes in memory that are its own, and all of them, pages of mapped files included."""
+    found = {}
+    for line in Path(f"/proc/{process}/status").read_text().splitlines():
+        name, _, value = line.partition(":")
+        if name in ("RssAnon", "VmRSS"):
+            found[name] = 1024 * int(value.split()[0])
+    return found["RssAnon"], found["VmRSS"]
+
+
 def free_port() -> int:
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
@@ -162,10 +167,11 @@ class Client:
             return 0, type(error).__name__.encode()
 
     async def _exchange(self, message: bytes) -> tuple[int, bytes]:
-        reader, writer = self._idle.pop() if self._idle else await self._connect()
+        reader, writer = await self._connection()
         try:
             writer.write(message)
-            head = await reader.readuntil(b"\r\n\r\n")
+            while (head := await reader.readuntil(b"\r\n\r\n"))[9:10] == b"1":
+                pass  # of 100 Continue, which an answer follows
             fields = _fields(head)
             size = 0 if message.startswith(b"HEAD") else int(fields.get(b"content-length", b"0"))
             content = await reader.readexactly(size)
@@ -178,7 +184,12 @@ class Client:
             self._idle.append((reader, writer))
         return int(head[9:12]), content
 
-    async def _connect(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    async def _connection(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        while self._idle:
+            reader, writer = self._idle.pop()
+            if not reader.at_eof():  # else the service has closed it meanwhile
+                return reader, writer
+            writer.close()
         return await asyncio.open_connection("127.0.0.1", self.port)
 
     def close(self) -> None:

@@ -85,8 +85,10 @@ def make(args: argparse.Namespace, store: str | None = None) -> Path:
     return folder
 
 
-def requests_of(snapshot: Path, count: int, candidates: int, seed: int) -> list[bytes]:
-    """Bodies of requests: users as they come, items by chance, some behaviours told with them."""
+def requests_of(
+    snapshot: Path, count: int, candidates: int, seed: int, recent: int = 0
+) -> list[bytes]:
+    """Bodies of requests: users as they come, items and `recent` behaviours by chance."""
     random = np.random.default_rng(seed)
     users = TokenTable.load(snapshot / "users" / "tokens")
     items = TokenTable.load(snapshot / "model" / "items")
@@ -98,6 +100,11 @@ def requests_of(snapshot: Path, count: int, candidates: int, seed: int) -> list[
             "user": users[int(random.integers(len(users)))],
             "candidates": [names[place] for place in chosen],
         }
+        if recent:
+            asked["recent"] = [
+                {"item": names[place], "value": 5.0, "time": 2e9 + number}
+                for number, place in enumerate(random.integers(0, len(names), recent))
+            ]
         bodies.append(json.dumps(asked).encode())
     return bodies
 

@@ -52,6 +52,11 @@ def whole_folder(target: Path, notes: Mapping[str, Any]) -> Iterator[Path]:
         os.chmod(aside, 0o755)  # mkdtemp's are private
         os.rename(aside, target)
         sync(target.parent)
+    except OSError as error:
+        if error.errno is not None or type(error) is not OSError:
+            raise
+        # numpy says of a full disk only how many numbers it wrote.
+        raise OSError(f"{target} cannot be written, the disk may be full: {error}") from error
     finally:
         shutil.rmtree(aside, ignore_errors=True)
 

@@ -75,6 +75,17 @@ def test_a_failure_while_writing_leaves_all_as_it_was(tmp_path: Path) -> None:
     assert snapshots.publish(writing("two")).name == "00000002"
 
 
+def test_a_short_write_of_numpy_is_told_as_a_full_disk(tmp_path: Path) -> None:
+    snapshots = Snapshots(tmp_path)
+
+    def write(folder: Path) -> dict[str, Any]:
+        raise OSError("7650 requested and 7152 written")
+
+    with pytest.raises(OSError, match="00000001 cannot be written, the disk may be full: 7650"):
+        snapshots.publish(write)
+    assert snapshots.names() == []
+
+
 @pytest.mark.parametrize(
     ("spoil", "message"),
     [

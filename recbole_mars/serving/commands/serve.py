@@ -25,6 +25,10 @@ _LIMITS = {
     "poll_seconds": (float, "between looks for a new snapshot"),
 }
 
+# Seconds. Balancers and clients keep idle connections for a minute; closed earlier from this side,
+# a connection may break just as the next request is sent.
+_KEEP_ALIVE = 75
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """What `serve` can be told."""
@@ -74,6 +78,7 @@ def run(args: argparse.Namespace) -> None:
             access_log=False,
             server_header=False,
             timeout_graceful_shutdown=args.stop_seconds,
+            timeout_keep_alive=_KEEP_ALIVE,
         )
         server = uvicorn.Server(config)
 
