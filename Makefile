@@ -1,5 +1,6 @@
 # make demo    the main job, from end to end       (more flags: make demo ARGS="...")
 # make smoke   the same with tiny settings
+# make serve   afterwards: its model in service, with a page to look at (ARGS="--port 8001")
 # make test    lint, type check and tests          (more flags: make test ARGS="-k stein")
 #
 # Each installs into .venv first when needed; PYTHON=/path/to/python names the interpreter for it.
@@ -12,13 +13,16 @@ PYTHONS   := $(or $(PYTHON),python3.11 python3.10 python3.9 python3)
 PIP       := $(VENV)/bin/python -m pip --disable-pip-version-check
 TORCH_CPU := https://download.pytorch.org/whl/cpu
 
-.PHONY: demo smoke test venv
+.PHONY: demo smoke serve test venv
 
 demo: venv
 	$(DEMO) $(ARGS)
 
 smoke: venv
 	$(SMOKE) $(ARGS)
+
+serve: venv
+	$(VENV)/bin/python -m recbole_mars.serve_demo $(ARGS)
 
 test: venv
 	$(VENV)/bin/ruff check .

@@ -20,7 +20,7 @@ from recbole_mars.experiments import compare
 __all__ = ["main"]
 
 DATASET = "ml-100k"
-_SMOKE = {"epochs": 1, "mars_align_epochs": 1, "mars_width": 32, "MAX_ITEM_LIST_LENGTH": 20}
+_SMOKE = {"epochs": 1, "mars_align_epochs": 1, "mars_width": 32, "MAX_ITEM_LIST_LENGTH": 40}
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -59,6 +59,7 @@ def main(arguments: list[str] | None = None) -> None:
         seeds=seeds,
         command=shlex.join(["python", "-m", "recbole_mars.demo", *given]),
         version=__version__,
+        keep_model=True,
     )
     print(f"Finished in {(time.perf_counter() - begin) / 60:.1f} minutes")
 

@@ -28,6 +28,7 @@ from recbole_mars.experiments.report import write_report
 from recbole_mars.experiments.runner import Runner
 from recbole_mars.experiments.spec import read_experiment
 from recbole_mars.experiments.tables import GROUP_METRICS, markdown_table, side_by_side
+from recbole_mars.plugin.item_cards import item_cards
 from recbole_mars.plugin.stage_one_view import view_stage_one
 
 __all__ = ["Record", "compare", "summarise_seeds"]
@@ -39,8 +40,9 @@ _AUGMENTATION = {BASE: "none", MEASURED: "mars"}
 
 @dataclass(frozen=True)
 class Record:
-    """One finished run: what its record holds, and the scored impressions of the test set."""
+    """One finished run: the name of its files, what its record holds, and the scored test set."""
 
+    stem: str
     content: Mapping[str, Any]
     test: Impressions
 
@@ -82,18 +84,21 @@ def compare(
     command: str,
     version: str,
     tell: Callable[[str], None] = print,
+    keep_model: bool = False,
 ) -> list[Record]:
     """Train DIN and MARS with every seed, print them side by side and write a report.
 
     settings: RecBole configuration that both share. folder gets the records (never made again
     while settings, data and features stay the same), config.yaml, metrics.json, report.html and
-    overview.png. command and version are told in the report. Returns the records.
+    overview.png. command and version are told in the report. keep_model: keep MARS of the first
+    seed too, for recbole_mars.serving; metrics.json names its folder, and items.json has the items'
+    titles and pictures. Returns the records.
 
     Raises what a run raised, after the others have been made.
     """
     target = Path(folder)
     settings = {**settings, "checkpoint_dir": str(target / "artifacts")}
-    records = _records(dataset, settings, target, seeds, tell)
+    records = _records(dataset, settings, target, seeds, tell, keep_model)
     base, measured = records[:2]
     gains = {group: _gain(base, measured, group) for group in ("all", *GROUP_NAMES)}
     runs = [record.curves() for record in (base, measured)]
@@ -124,13 +129,16 @@ def compare(
         alignment_curves=view.curves,
     )
     write_whole(target / "config.yaml", yaml.safe_dump(view.settings))
-    metrics = {
+    metrics: dict[str, Any] = {
         "runs": [_plain(record) for record in records],
         "gains": {group: gain and gain._asdict() for group, gain in gains.items()},
         "statistics": data.statistics,
         "command": command,
         "version": version,
     }
+    if keep_model:
+        metrics["model"] = f"models/{measured.stem}"
+        _write_cards(dataset, settings, target)
     write_whole(target / "metrics.json", json.dumps(metrics, indent=2, default=float) + "\n")
     page = write_report(data, target)
     tell(f"\nReport: {page}")
@@ -172,6 +180,7 @@ def _records(
     folder: Path,
     seeds: Sequence[int],
     tell: Callable[[str], None],
+    keep_model: bool,
 ) -> list[Record]:
     """The records of both models with the first seed, then with the others."""
     shown = {"state": "INFO", "show_progress": True}
@@ -188,16 +197,30 @@ def _records(
     show = {key: settings.get(key, default) for key, default in shown.items()}
     planned = planned_runs(experiment)
     data_path = settings.get("data_path")
-    runner = Runner(experiment, folder, data_path=data_path, tell=tell, show=show)
+    kept = [run.stem for run in planned if run.method == MEASURED][: int(keep_model)]
+    runner = Runner(experiment, folder, data_path=data_path, tell=tell, show=show, keep_models=kept)
     for failure in runner.run(planned):
         raise failure.error
     return [
         Record(
+            run.stem,
             json.loads((folder / "records" / f"{run.stem}.json").read_text(encoding="utf-8")),
             load_scores(folder / "scores" / f"{run.stem}.npz"),
         )
         for run in planned
     ]
+
+
+def _write_cards(dataset: str, settings: Mapping[str, Any], folder: Path) -> None:
+    """items.json: title and picture by item, pictures by their place from the folder on."""
+    cards = {
+        item: {
+            "title": card.title,
+            "picture": None if card.picture is None else os.path.relpath(card.picture, folder),
+        }
+        for item, card in item_cards(dataset, settings).items()
+    }
+    write_whole(folder / "items.json", json.dumps(cards, indent=0) + "\n")
 
 
 def _gain(base: Record, measured: Record, group: str) -> Any:

@@ -90,6 +90,10 @@ class Records:
         self._write(self._file(stem), text + "\n")
         self._failure(stem).unlink(missing_ok=True)
 
+    def remove(self, stem: str) -> None:
+        """Forget a run, if it is recorded."""
+        self._file(stem).unlink(missing_ok=True)
+
     def write_failure(self, stem: str, reason: str) -> Path:
         """Keep why a run failed, until it succeeds."""
         self._write(self._failure(stem), reason)

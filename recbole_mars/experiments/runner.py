@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import shutil
 import traceback
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -19,7 +20,7 @@ from recbole_mars.experiments.progress import Progress, duration
 from recbole_mars.experiments.records import Records, make_record
 from recbole_mars.experiments.search import Trial, TrialSearch
 from recbole_mars.experiments.spec import Experiment
-from recbole_mars.plugin.run_inputs import run_inputs
+from recbole_mars.plugin.run_inputs import RunInputs, run_inputs
 from recbole_mars.plugin.scored_run import ScoredRun, scored_run
 
 __all__ = ["Failure", "Runner", "Train"]
@@ -29,7 +30,12 @@ class Train(Protocol):
     """What makes a run; `recbole_mars.plugin.scored_run.scored_run` is one."""
 
     def __call__(
-        self, dataset: str, settings: Mapping[str, Any], *, test: bool = True
+        self,
+        dataset: str,
+        settings: Mapping[str, Any],
+        *,
+        test: bool = True,
+        model_folder: Path | None = None,
     ) -> ScoredRun: ...
 
 
@@ -59,6 +65,8 @@ class Runner:
     folder: gets records/, scores/, search/, chosen/, failed/ and spec.yaml, and as artifacts/ what
     runs share and what a killed one is continued from. data_path: with the data sets; None: where
     RecBole looks. show: RecBole's keys for what is told meanwhile, such as show_progress.
+    keep_models: stems of runs whose models are kept as models/<stem>, for recbole_mars.serving;
+    such a run is made again if its model is not there.
 
     Raises ValueError, before anything runs, for whatever can be known to be wrong by then.
     """
@@ -72,6 +80,7 @@ class Runner:
         train: Train = scored_run,
         tell: Callable[[str], None] = print,
         show: Mapping[str, Any] | None = None,
+        keep_models: Collection[str] = (),
     ) -> None:
         self._experiment = experiment
         self._folder = folder
@@ -80,6 +89,7 @@ class Runner:
         quiet = {"state": "WARNING", "show_progress": False}
         self._machine = {"checkpoint_dir": str(folder / "artifacts"), **quiet, **(show or {})}
         self._records = {kind: Records(folder, kind) for kind in ("records", "search")}
+        self._models = {stem: folder / "models" / stem for stem in keep_models}
         self._search = TrialSearch(experiment, folder, self._try)
         self._failed: list[Failure] = []
         self._progress = Progress((), ())
@@ -90,8 +100,7 @@ class Runner:
         lines: list[str] = []
 
         def look(name: Run, job: _Job) -> dict[str, Any] | None:
-            inputs = run_inputs(job.dataset, job.settings)
-            record, why = self._records[job.kind].find(job.stem, inputs)
+            record, why = self._find(job, run_inputs(job.dataset, job.settings))
             state = "recorded" if record else f"to do again: {why}" if why else "to do"
             lines.append(f"{name}: {state}")
             return record
@@ -182,13 +191,13 @@ class Runner:
         try:
             inputs = run_inputs(job.dataset, job.settings)
             with records.lock(job.stem).acquire(timeout=-1 if wait else 0):
-                record, why = records.find(job.stem, inputs)
+                record, why = self._find(job, inputs)
                 if record is not None:
                     return True, self._found(job, record)
                 if why:
                     self._tell(f"{job.title}: {why}; run again")
                 started = datetime.now().astimezone()
-                run = self._train(job.dataset, job.settings, test=job.kind == "records")
+                run = self._make_run(job)
                 record = make_record(job.header, inputs, run, started)
                 records.write(job.stem, record, run.test)
         except Timeout:
@@ -199,6 +208,28 @@ class Runner:
             return True, None
         self._finished(job, record, "")
         return True, record
+
+    def _find(self, job: _Job, inputs: RunInputs) -> tuple[dict[str, Any] | None, str]:
+        """As Records.find; a run whose model is to be kept has none without it."""
+        record, why = self._records[job.kind].find(job.stem, inputs)
+        folder = self._models.get(job.stem)
+        if record is not None and folder is not None and not folder.is_dir():
+            return None, f"its model is not in {folder}"
+        return record, why
+
+    def _make_run(self, job: _Job) -> ScoredRun:
+        """Train; a model to be kept is there afterwards, in the place of an earlier run's."""
+        tested, folder = job.kind == "records", self._models.get(job.stem)
+        if folder is None:
+            return self._train(job.dataset, job.settings, test=tested)
+        aside = folder.with_name(f".{folder.name}")
+        shutil.rmtree(aside, ignore_errors=True)
+        run = self._train(job.dataset, job.settings, test=tested, model_folder=aside)
+        # A record that is there has its own model beside it, whenever this process is killed.
+        self._records[job.kind].remove(job.stem)
+        shutil.rmtree(folder, ignore_errors=True)
+        aside.rename(folder)
+        return run
 
     def _found(self, job: _Job, record: dict[str, Any]) -> dict[str, Any]:
         """A record under the names that the experiment has now."""

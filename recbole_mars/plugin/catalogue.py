@@ -18,6 +18,7 @@ from recbole_mars.features import (
     build_text_features,
     check_against_catalogue,
     draw_covers,
+    find_images,
     import_features,
 )
 from recbole_mars.plugin.distributed import first_process_first
@@ -65,6 +66,7 @@ class ItemCatalogue:
         self._item_file = Path(folder) / f"{name}.item"
         self._store = Path(config["checkpoint_dir"]) / "features" / name
         self._settings = feature_settings(config)
+        self._drawn: Path | None = None
         self._check_sources()
 
     @staticmethod
@@ -119,6 +121,29 @@ class ItemCatalogue:
             image = self._image(tokens) if self._config["mars_use_image"] else None
         return ItemFeatures(*_padded(text, tokens), *_padded(image, tokens))
 
+    def titles(self) -> dict[str, str]:
+        """What people call the items of the .item file, by token.
+
+        Title and year where draw_covers names the columns, else the first text; {} without either.
+        """
+        text = self._settings.text_columns()
+        if self._config["draw_covers"]:
+            table = self._columns("draw_covers", self._cover_fields()[:2])
+            named = zip(table.index, *(table[name] for name in table))
+            return {item: f"{title} ({year})" if year else title for item, title, year in named}
+        if text and self._item_file.is_file():
+            return self._columns("text_fields", text[:1])[text[0]].to_dict()
+        return {}
+
+    def pictures(self) -> dict[str, Path]:
+        """Pictures of the items of the .item file, given or drawn, by token."""
+        if not self._item_file.is_file():
+            return {}
+        items = self._columns("image_dir", []).index.tolist()
+        if self._config["image_dir"]:
+            return find_images(items, self._config["image_dir"], self._config["image_list"])
+        return find_images(items, self._covers()) if self._config["draw_covers"] else {}
+
     def _text(self, tokens: list[str]) -> FeatureTable:
         if self._config["text_features"]:
             return self._imported("text", tokens)
@@ -163,6 +188,12 @@ class ItemCatalogue:
         return full.with_name(f"{full.name}-{width}{whitened}"), full
 
     def _covers(self) -> Path:
+        """The folder of drawn covers, up to date; looked through once."""
+        if self._drawn is None:
+            self._drawn = self._draw()
+        return self._drawn
+
+    def _draw(self) -> Path:
         columns = self._columns("draw_covers", self._cover_fields())
         folder = self._store / "covers"
         _logger.warning(

@@ -18,6 +18,7 @@ from recbole.utils import get_model, get_trainer, init_logger, init_seed
 from recbole_mars.data import InteractionLog
 from recbole_mars.evaluation import Impressions
 from recbole_mars.plugin.dataset import ROW_FIELD
+from recbole_mars.plugin.export import export_model
 from recbole_mars.plugin.metrics import cold_items, request_field, user_groups
 from recbole_mars.plugin.peak_memory import peak_memory_mb, reset_peak_memory
 
@@ -53,12 +54,20 @@ class ScoredRun:
     peak_memory_mb: dict[str, float]
 
 
-def scored_run(dataset: str, settings: Mapping[str, Any], *, test: bool = True) -> ScoredRun:
+def scored_run(
+    dataset: str,
+    settings: Mapping[str, Any],
+    *,
+    test: bool = True,
+    model_folder: Path | None = None,
+) -> ScoredRun:
     """Train a model as run_recbole does, and score what was held out with its best weights.
 
     settings: RecBole's keys and ours, `model` among them (by default MARS). test: False leaves
-    the test set unseen. The best weights are deleted in the end; artifacts of stage 1 stay, and a
-    killed run is continued by the same call.
+    the test set unseen. model_folder: gets the model with its best weights, for
+    recbole_mars.serving; must not be there. The best weights are deleted in the end; artifacts of
+    stage 1 stay, and a killed run is continued by the same call.
+    Raises ValueError if a folder is given for a model that cannot be served.
     """
     reset_peak_memory()
     clock = _Clock()
@@ -97,8 +106,7 @@ def scored_run(dataset: str, settings: Mapping[str, Any], *, test: bool = True) 
     tested = _score(network, test_data, groups, config) if test else None
     clock.lap("test")
     features = prepared.item_features() if prepared.reads_features else None
-    best_file.unlink()
-    return ScoredRun(
+    result = ScoredRun(
         train_loss=[float(loss) / len(train_data) for loss in trainer.train_loss_dict.values()],
         valid_score=valid_score,
         valid=valid,
@@ -112,6 +120,10 @@ def scored_run(dataset: str, settings: Mapping[str, Any], *, test: bool = True) 
         seconds={name: round(value, 2) for name, value in clock.finish().items()},
         peak_memory_mb=peak_memory_mb(),
     )
+    if model_folder is not None:
+        export_model(config, network, prepared, model_folder)
+    best_file.unlink()
+    return result
 
 
 class _Clock:

@@ -124,16 +124,16 @@ class OfflineRunner:
         """Publish the model, all embeddings and the donors as they are now; see Snapshots."""
 
         def write(folder: Path) -> dict[str, Any]:
-            current, exported = self._current(), sha256_of_file(self.folder / MANIFEST)
-            if current is not None and current.notes.get("exported") != exported:
-                current = None  # of a network that this one replaces
+            newest, exported = self._current(), sha256_of_file(self.folder / MANIFEST)
+            replaced = newest is None or newest.notes.get("exported") != exported
+            current = None if replaced else newest
             # Streaming training may have published newer weights of this model.
             link_folder(current.folder / "model" if current else self.folder, folder / "model")
             tokens, embeddings = self._all_users()
             (folder / "users").mkdir()
             TokenTable(tokens).save(folder / "users" / "tokens")
             np.save(folder / "users" / "embeddings.npy", embeddings, allow_pickle=False)
-            donors = self._build_donors()
+            donors = self._build_donors(newest)
             if donors is not None:
                 donors.save(folder / "donors")
             training = current.notes.get("training") if current else None
@@ -212,13 +212,13 @@ class OfflineRunner:
         rows = np.array(list(found.values()), dtype=np.float32)
         return list(found), rows.reshape(len(found), width)
 
-    def _build_donors(self) -> Donors | None:
+    def _build_donors(self, newest: Snapshot | None) -> Donors | None:
         retrieval = self.scorer.model.settings.retrieval
         if retrieval is None:
             return None
-        current, previous = self._current(), None
-        if current is not None and current.notes["donors"] and current.notes["lent"] == self.donors:
-            previous = Donors.load(current.folder / "donors")
+        previous = None
+        if newest is not None and newest.notes["donors"] and newest.notes["lent"] == self.donors:
+            previous = Donors.load(newest.folder / "donors")
         builder = DonorBuilder(self.scorer, retrieval, self.donors == "trained", previous)
         # In the order of training's ids, then of names, whatever order the store has.
         places = sorted(
@@ -237,9 +237,9 @@ class OfflineRunner:
         return builder.finish()
 
     def _current(self) -> Snapshot | None:
-        """The current snapshot, if it is of this model."""
+        """The current snapshot, if it is of this model; parts of it go into the next."""
         try:
-            current = self.snapshots.current(verify=False)
+            current = self.snapshots.current()
         except NoSnapshot:
             return None
         return current if current.notes["model"] == self._state["model"] else None

@@ -69,10 +69,20 @@ class FakeTraining:
         self.valid_auc: Callable[[dict[str, Any]], int] = lambda settings: 7
         self.before: Callable[[dict[str, Any]], None] = lambda settings: None
 
-    def __call__(self, dataset: str, settings: Any, *, test: bool = True) -> ScoredRun:
+    def __call__(
+        self,
+        dataset: str,
+        settings: Any,
+        *,
+        test: bool = True,
+        model_folder: Path | None = None,
+    ) -> ScoredRun:
         self.calls.append(dict(settings))
         self.tested.append(test)
         self.before(dict(settings))
+        if model_folder is not None:
+            model_folder.mkdir(parents=True)
+            (model_folder / "calls").write_text(str(len(self.calls)))
         return ScoredRun(
             train_loss=[0.5, 0.4],
             valid_score=[0.6, 0.7],

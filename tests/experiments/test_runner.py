@@ -340,3 +340,95 @@ def test_the_dry_run_says_what_a_run_would_do(go, training, content, world):
     assert "mars_theta 0.8 -> 0.5" in changed
     assert all(line.endswith(": to do") for line in later)
     assert training.calls == []
+
+
+@pytest.fixture
+def keep(content, world, training, empty_cwd):
+    """Run DIN, which keeps no model, and MARS with seed 2020, which keeps its."""
+    experiment = read_experiment(content)
+    stem = "world.leave-one-out.MARS.2020"
+
+    def run(train=training):
+        lines: list[str] = []
+        runner = Runner(
+            experiment,
+            Path("out"),
+            data_path=str(world),
+            train=train,
+            tell=lines.append,
+            keep_models=[stem],
+        )
+        failed = runner.run(planned_runs(experiment, {"seed": ["2020"]}))
+        return lines, failed
+
+    run.model = Path("out/models", stem)
+    run.record = Path("out/records", f"{stem}.json")
+    return run
+
+
+def models():
+    return sorted(path.name for path in Path("out/models").iterdir())
+
+
+def test_a_model_is_kept_beside_its_record(keep, training):
+    keep()
+    assert models() == [keep.model.name]
+    lines, _ = keep()
+    assert len(training.calls) == 2
+    assert sum("already recorded" in line for line in lines) == 2
+
+
+def test_a_run_without_its_model_is_made_again(keep, training):
+    keep()
+    (keep.model / "calls").unlink()
+    keep.model.rmdir()
+    lines, _ = keep()
+    assert training.named("augmentation") == [("none",), ("mars",), ("mars",)]
+    assert any(f"its model is not in {keep.model}; run again" in line for line in lines)
+    assert (keep.model / "calls").read_text() == "3"
+
+
+def test_a_model_goes_with_the_settings_of_its_record(keep, training, content, world):
+    keep()
+    told = json.loads(keep.record.read_text())
+    told["config"]["embedding_size"] = 8
+    keep.record.write_text(json.dumps(told))
+    keep()
+    assert (keep.model / "calls").read_text() == "3"
+    assert json.loads(keep.record.read_text())["config"]["embedding_size"] == 4
+    assert models() == [keep.model.name]
+
+
+def test_a_run_that_fails_leaves_model_and_record_as_they_were(keep, training):
+    keep()
+    told = json.loads(keep.record.read_text())
+    told["config"]["embedding_size"] = 8
+    keep.record.write_text(json.dumps(told))
+
+    def half_made(dataset, settings, *, test=True, model_folder=None):
+        model_folder.mkdir(parents=True)
+        raise OSError("no space")
+
+    _, (failure,) = keep(half_made)
+    assert str(failure.error) == "no space"
+    assert (keep.model / "calls").read_text() == "2"
+    assert json.loads(keep.record.read_text()) == told
+    keep()  # what was half made is in nobody's way
+    assert models() == [keep.model.name]
+    assert (keep.model / "calls").read_text() == "3"
+
+
+def test_a_kill_before_the_record_leaves_none(keep, training, monkeypatch):
+    keep()
+    told = json.loads(keep.record.read_text())
+    told["config"]["embedding_size"] = 8
+    keep.record.write_text(json.dumps(told))
+    with monkeypatch.context() as patch:
+        patch.setattr(Records, "write", lambda *arguments: (_ for _ in ()).throw(KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            keep()
+    # The new model is there: the old settings' record would be of another one.
+    assert (keep.model / "calls").read_text() == "3"
+    assert not keep.record.exists()
+    keep()
+    assert (keep.model / "calls").read_text() == "4"

@@ -14,6 +14,7 @@ __all__ = ["MAX_JSON_BYTES", "MAX_TOKEN_BYTES", "Event", "event_key"]
 MAX_TOKEN_BYTES = 509  # a token and a prefix of two bytes are a store's key
 # Three tokens of the longest, each byte written as an escape of six, and the rest.
 MAX_JSON_BYTES = 10_000
+_GREATEST = 1e30  # of values, which are kept in float32
 
 
 @dataclass(frozen=True)
@@ -38,6 +39,8 @@ class Event:
             _check_token(name, getattr(self, name))
         for name in ("value", "time"):
             object.__setattr__(self, name, _finite(name, getattr(self, name)))
+        if abs(self.value) > _GREATEST:
+            raise ValueError(f"value must lie in {-_GREATEST:g}..{_GREATEST:g}, got more")
 
     @classmethod
     def from_json(cls, text: str | bytes) -> Event:

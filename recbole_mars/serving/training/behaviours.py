@@ -13,7 +13,7 @@ import numpy as np
 from recbole_mars.serving.events import Event
 from recbole_mars.serving.model_folder import TrainedModel
 from recbole_mars.serving.scoring import Prepared, Request, Scorer
-from recbole_mars.serving.stores import MAX_KEY_BYTES, KeyValueStore
+from recbole_mars.serving.stores import KeyValueStore
 from recbole_mars.serving.users import UserRecord, user_key
 from recbole_mars.serving.world import KnownWorld
 
@@ -55,8 +55,6 @@ class Behaviours:
         problem = None
         if not item:
             problem = "unknown item"
-        elif len(user_key(event.user)) > MAX_KEY_BYTES:
-            problem = "user's name too long"
         elif not self._is_plausible(event.value):
             problem = "value out of range"
         if problem is not None:
@@ -102,7 +100,7 @@ class Behaviours:
     def _is_plausible(self, value: float) -> bool:
         fitted, requests = self._model.agreement, self._model.settings.requests
         if fitted is None or requests.opinions != "value":
-            return abs(value) <= float(np.finfo(np.float32).max)
+            return True
         return abs(value - fitted.opinion_mean) <= _SPREADS * fitted.opinion_spread
 
     def _record(self, user: str) -> UserRecord:

@@ -101,8 +101,7 @@ def test_events_to_learn_nothing_from_are_skipped_counted_and_logged_once_a_kind
     taking = behaviours(Deployment(tmp_path / "d", agreement=agreement), store)
     bad: dict[str, dict[str, Any]] = {
         "unknown item": {"item": "i99"},
-        "user's name too long": {"user": "ü" * 300},
-        "value out of range": {"value": 1e9 if agreement else 1e39},
+        **({"value out of range": {"value": 1e9}} if agreement else {}),
     }
     with caplog.at_level(logging.WARNING):
         for place in range(3):
