@@ -76,6 +76,7 @@ def main() -> None:
             begun = time.monotonic()
             found[name] = FAULTS[name][0](args)
             found[name]["minutes"] = round((time.monotonic() - begun) / 60, 1)
+            found[name]["run"] = f"{' '.join(sys.argv[1:])}, commit {commit()}, {date.today()}"
         args.json.write_text(json.dumps(found, indent=1))
     table = Path(__file__).parent / "results" / "serving-faults.md"
     table.write_text(report(found))
@@ -468,11 +469,16 @@ def _size(folder: Path) -> int:
     return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
 
 
+def commit() -> str:
+    command = ["git", "rev-parse", "--short", "HEAD"]
+    return subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip()
+
+
 def report(found: dict[str, Any]) -> str:
     """The Markdown page."""
     page = ["# What the deployment does when things go wrong\n"]
     page += ["| fault | done | found | as promised |", "| --- | --- | --- | --- |"]
-    hidden = ("samples", "by kind", "minutes")
+    hidden = ("samples", "by kind", "minutes", "run")
     for name, (function, promised) in FAULTS.items():
         if name not in found:
             continue
@@ -486,15 +492,16 @@ def report(found: dict[str, Any]) -> str:
     if kinds := found.get("malformed", {}).get("by kind"):
         page += ["\n| malformed | answers by status |", "| --- | --- |"]
         page += [f"| {kind} | {_text(counts)} |" for kind, counts in kinds.items()]
-    commit = subprocess.run(
-        ["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False
-    ).stdout.strip()
-    minutes = ", ".join(f"{name} {facts['minutes']}" for name, facts in found.items())
-    page.append(
-        f"\nMinutes: {minutes}.\n\n```\npython benchmarks/serving_faults.py "
-        f"{' '.join(sys.argv[1:])}\n```\n\nCommit {commit}, {date.today()}, {processor()}, "
-        f"Python {platform.python_version()}.\n"
-    )
+    page += [
+        "\n| run of | minutes | `python benchmarks/serving_faults.py` |",
+        "| --- | --- | --- |",
+    ]
+    page += [
+        f"| {name} | {found[name]['minutes']} | {found[name]['run']} |"
+        for name in FAULTS
+        if name in found
+    ]
+    page.append(f"\n{processor()}, Python {platform.python_version()}.\n")
     return "\n".join(page)
 
 
