@@ -11,7 +11,7 @@ from typing import Any
 
 from fastapi import FastAPI, Request, Response
 from fastapi.responses import HTMLResponse, JSONResponse
-from pydantic_core import to_json
+from pydantic import TypeAdapter
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
@@ -34,6 +34,7 @@ from recbole_mars.serving.service.settings import ServiceSettings
 __all__ = ["create_app"]
 
 _RETRY_AFTER = 1  # second
+_WRITER = TypeAdapter(dict[str, Any])
 _ERRORS: dict[int | str, dict[str, Any]] = {
     status: {"model": ErrorBody, "description": text}
     for status, text in (
@@ -100,7 +101,7 @@ class Service:
             augmented=answer.augmented, degraded=answer.degraded, snapshot=answer.snapshot
         )
         # Pydantic's writer takes a fifth of the time of the one of JSONResponse.
-        return Response(to_json(answer.to_json()), media_type="application/json")
+        return Response(_WRITER.dump_json(answer.to_json()), media_type="application/json")
 
     async def healthz(self) -> Response:
         """Whether the process answers at all."""
