@@ -121,7 +121,11 @@ def test_sdist_and_wheel_hold_everything(tmp_path):
     assert done.returncode == 0, done.stdout + done.stderr
 
     (wheel,) = tmp_path.glob("*.whl")
-    modules = {file.relative_to(ROOT).as_posix() for file in (ROOT / "recbole_mars").rglob("*.py")}
+    modules = {
+        file.relative_to(ROOT).as_posix()
+        for file in (ROOT / "recbole_mars").rglob("*")
+        if file.suffix in (".py", ".css", ".html", ".js")
+    }
     settings = {f"recbole_mars/{file.relative_to(ROOT).as_posix()}" for file in YAML_FILES}
     with zipfile.ZipFile(wheel) as archive:
         shipped = {name for name in archive.namelist() if ".dist-info/" not in name}
