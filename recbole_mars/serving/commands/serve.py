@@ -41,7 +41,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--host", default="127.0.0.1")
     parser.add_argument("--port", type=int, default=8000)
     parser.add_argument("--api-key-file", type=Path, help="file whose first line is the API key")
-    parser.add_argument("--torch-threads", type=int, help="default: the number of cores")
+    parser.add_argument("--torch-threads", type=int, default=1, help="of the network (%(default)s)")
     parser.add_argument(
         "--log-level", default="info", choices=("debug", "info", "warning", "error")
     )
@@ -66,8 +66,7 @@ def run(args: argparse.Namespace) -> None:
     from recbole_mars.serving.stores import open_store
 
     log_to_stderr(args.log_level)
-    if args.torch_threads is not None:
-        torch.set_num_threads(args.torch_threads)
+    torch.set_num_threads(args.torch_threads)
     settings = _settings(args)
     with open_store(args.store, read_only=True) as store:
         config = uvicorn.Config(

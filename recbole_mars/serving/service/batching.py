@@ -9,6 +9,8 @@ from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 
+import faiss
+
 from recbole_mars.serving.service.answers import Answer, Question
 from recbole_mars.serving.service.engine import Engine, Posed
 from recbole_mars.serving.service.settings import ServiceSettings
@@ -50,7 +52,7 @@ class Batcher:
         self._waiting = 0
         self._closed = False
         self._posed: queue.SimpleQueue[_Entry | None] = queue.SimpleQueue()
-        self._pool = ThreadPoolExecutor(settings.preparing_threads, "pose")
+        self._pool = ThreadPoolExecutor(settings.preparing_threads, "pose", _search_alone)
         self._scorer = threading.Thread(target=self._work, name="score", daemon=True)
         self._scorer.start()
 
@@ -164,3 +166,8 @@ class Batcher:
             entry.answer.set_result(result)
         else:
             entry.answer.set_exception(result)
+
+
+def _search_alone() -> None:
+    """One query is too little to share out: FAISS' other threads would only spin for the next."""
+    faiss.omp_set_num_threads(1)  # of searches that this thread begins
