@@ -9,9 +9,11 @@ Dimension letters: N samples, D width.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
 from recbole_mars.ctr.din import DIN
@@ -20,6 +22,7 @@ from recbole_mars.ctr.objectives import Objective, TrainingBatch
 __all__ = ["ContrastiveObjective", "ContrastiveSettings", "info_nce"]
 
 REPRESENTATIONS = ("pooled", "interest")
+_BLOCK = {True: 2**18, False: 2**26}  # cosines at once, on a CPU: 1 MB fits its cache; elsewhere
 _TINY = 1e-8  # a shorter vector counts as zero, whose direction has no gradient worth having
 
 
@@ -56,19 +59,53 @@ def info_nce(first: Tensor, second: Tensor, groups: Tensor, temperature: float) 
     loss would push apart.
 
     first, second: (N, D). groups: (N,) int64, such as users. Returns a scalar, 0 for N = 0 and
-    where there is no negative.
+    where there is no negative. It can be differentiated once.
     """
-    n = len(first)
-    if n == 0:
+    if len(first) == 0:
         return first.sum() + second.sum()
     views = F.normalize(torch.cat([first, second]), dim=1, eps=_TINY)
-    scores = views @ views.t() / temperature
-    groups = groups.repeat(2)
-    places = torch.arange(2 * n, device=scores.device)
-    partners = places.roll(n)
-    left_out = groups.unsqueeze(1) == groups
-    left_out[places, partners] = False
-    return F.cross_entropy(scores.masked_fill(left_out, -torch.inf), partners)
+    loss: Tensor = _InfoNCE.apply(views, groups.repeat(2), temperature)
+    return loss
+
+
+class _InfoNCE(torch.autograd.Function):
+    """The loss and its gradient in one pass over blocks of the 2N x 2N cosines, none of which is
+    kept: a block stays in the cache, where the whole matrix would be read and written many times.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, views: Tensor, groups: Tensor, temperature: float) -> Tensor:
+        n = len(views)
+        block = max(1, _BLOCK[views.device.type == "cpu"] // n)
+        partners = torch.arange(n, device=views.device).roll(n // 2)
+        total = views.new_zeros(())
+        columns = views.t().contiguous()  # (D, 2N): products with these are several times faster
+        gradient = torch.zeros_like(columns)
+        with torch.autocast(views.device.type, enabled=False):
+            for start in range(0, n, block):
+                stop = min(start + block, n)
+                own, place = views[start:stop], torch.arange(stop - start, device=views.device)
+                scores = own @ columns
+                partner_scores = scores[place, partners[start:stop]]
+                scores.masked_fill_(groups[start:stop].unsqueeze(1) == groups, -torch.inf)
+                scores[place, partners[start:stop]] = partner_scores
+                scores.div_(temperature)
+                highest = scores.amax(1, keepdim=True)
+                shares = scores.sub_(highest).exp_()  # from here on scores are the softmax
+                sums = shares.sum(1, keepdim=True)
+                total += (sums.log() + highest).sum() - partner_scores.sum() / temperature
+                shares.div_(sums)
+                shares[place, partners[start:stop]] -= 1
+                gradient[:, start:stop] += columns @ shares.t()
+                gradient.addmm_(own.t(), shares)
+        ctx.save_for_backward(gradient.t() / (n * temperature))
+        return total / n
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor, None, None]:
+        (gradient,) = ctx.saved_tensors
+        return upstream * gradient, None, None
 
 
 class ContrastiveObjective(Objective):

@@ -89,6 +89,28 @@ def test_info_nce_gradient():
     assert torch.autograd.gradcheck(lambda a, b: info_nce(a, b, groups, 0.4), views)
 
 
+@pytest.mark.parametrize("cosines", [1, 12, 30, 144])
+def test_blocks_change_neither_loss_nor_gradient(monkeypatch, cosines):
+    torch.manual_seed(5)
+    groups = torch.tensor([0, 1, 0, 2, 1, 3])
+    views = [torch.randn(6, 3, dtype=torch.float64, requires_grad=True) for _ in range(2)]
+    whole = info_nce(*views, groups, 0.2)
+    expected = torch.autograd.grad(whole, views)
+    monkeypatch.setattr("recbole_mars.ctr.contrastive._BLOCK", {True: cosines, False: cosines})
+    loss = info_nce(*views, groups, 0.2)
+    torch.testing.assert_close(loss, whole)
+    torch.testing.assert_close(torch.autograd.grad(loss, views), expected)
+
+
+def test_info_nce_of_a_tiny_temperature_is_finite():
+    first, second = torch.eye(3, requires_grad=True), -torch.eye(3)
+    loss = info_nce(first, second, torch.tensor([0, 1, 2]), 1e-3)
+    loss.backward()
+    # All partners have cosine -1, four others 0: e^-1000 against 4.
+    assert loss.item() == pytest.approx(1000 + math.log(4))
+    assert first.grad.isfinite().all()
+
+
 def test_info_nce_does_not_care_for_order_or_length():
     torch.manual_seed(3)
     first, second, groups = torch.randn(5, 3), torch.randn(5, 3), torch.tensor([0, 1, 2, 1, 3])
