@@ -56,6 +56,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> None:
     """Serve until SIGTERM or SIGINT; running requests are answered before it stops."""
     import torch
+    from threadpoolctl import threadpool_limits
 
     from recbole_mars.serving.optional import import_optional
 
@@ -87,7 +88,9 @@ def run(args: argparse.Namespace) -> None:
         # Uvicorn raises the signal that stopped it anew: with these it then ends with status 0.
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, stop)
-        server.run()
+        # A request's products are too small to share out: BLAS' other threads would only spin.
+        with threadpool_limits(1, user_api="blas"):
+            server.run()
 
 
 def _settings(args: argparse.Namespace) -> ServiceSettings:
