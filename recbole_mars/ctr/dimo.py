@@ -163,9 +163,9 @@ class DIMO(nn.Module):
             (len(target_item), self.own.negatives),
             device=held.device,
         )
-        together = constraint(
-            id_target, self.vectors(held), self.vectors.shares[target_item], self.vectors(drawn)
-        )
+        # Asked for together: each time the vectors of all items are made.
+        near, far = self.vectors(torch.cat([held, drawn], 1)).tensor_split([held.shape[1]], 1)
+        together = constraint(id_target, near, self.vectors.shares[target_item], far)
         seen = real & self.contents.known(history.items)
         return (
             _mean(together, (held > 0).any(1)),

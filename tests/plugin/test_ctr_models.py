@@ -101,6 +101,22 @@ def test_agreement_and_plain_histories(small, name, changes):
 
 
 @pytest.mark.parametrize("name", CTR_MODELS)
+def test_mixed_precision(small, name):
+    """RecBole's enable_amp: products in bfloat16 here, near the scores in float32."""
+    model, train, _ = made(small, name)
+    model.eval()
+    batch = next(iter(train))
+    expected = model.predict(batch)
+    with torch.autocast("cpu", torch.bfloat16):
+        found, loss = model.predict(batch), model.calculate_loss(batch)
+    torch.testing.assert_close(found.float(), expected, atol=0.03, rtol=0)
+    loss.backward()
+    assert all(p.grad.isfinite().all() for p in model.parameters() if p.grad is not None)
+    result = run_recbole(name, "world", config_dict={**small, "enable_amp": True})
+    assert 0 < result["test_result"]["auc"] < 1
+
+
+@pytest.mark.parametrize("name", CTR_MODELS)
 def test_a_checkpoint_gives_the_same_scores(small, name):
     """And holds no features: the data set brings them."""
     result = run_recbole(name, "world", config_dict=small)

@@ -7,6 +7,7 @@ import pytest
 import torch
 from recbole.quick_start import run_recbole
 
+from recbole_mars.plugin.config import CTR_MODELS
 from recbole_mars.plugin.trainer import MARSTrainer
 
 
@@ -14,11 +15,26 @@ class Killed(BaseException):
     """Not an Exception: nothing may catch it, as with a kill."""
 
 
-@pytest.mark.parametrize("augmentation", ["none", "mars", "cmrsi"])
-def test_a_killed_run_ends_like_an_uninterrupted_one(tiny, augmentation, monkeypatch):
-    settings = {**tiny, "augmentation": augmentation, "epochs": 5, "mars_dropout": 0.3}
+@pytest.mark.parametrize(
+    ("model", "augmentation"),
+    [
+        ("MARS", "mars"),
+        ("MARS", "cmrsi"),
+        ("MARS", "cl4srec"),
+        ("MARS", "basrec"),
+        *((name, "none") for name in CTR_MODELS),
+    ],
+)
+def test_a_killed_run_ends_like_an_uninterrupted_one(tiny, model, augmentation, monkeypatch):
+    settings = {
+        **tiny,
+        "augmentation": augmentation,
+        "epochs": 5,
+        "mars_dropout": 0.3,
+        "learning_rate_decay": 0.9,
+    }
     expected = run_recbole(
-        model="MARS", dataset="world", config_dict={**settings, "checkpoint_dir": "a"}
+        model=model, dataset="world", config_dict={**settings, "checkpoint_dir": "a"}
     )
     train_epoch = MARSTrainer._train_epoch
 
@@ -31,7 +47,7 @@ def test_a_killed_run_ends_like_an_uninterrupted_one(tiny, augmentation, monkeyp
     settings["checkpoint_dir"] = "b"
     monkeypatch.setattr(MARSTrainer, "_train_epoch", train_until)
     with pytest.raises(Killed):
-        run_recbole(model="MARS", dataset="world", config_dict=dict(settings))
+        run_recbole(model=model, dataset="world", config_dict=dict(settings))
     assert list(Path("b/mars").glob("stage2-*.pt"))
 
     epochs = []
@@ -41,7 +57,7 @@ def test_a_killed_run_ends_like_an_uninterrupted_one(tiny, augmentation, monkeyp
         return train_epoch(self, train_data, epoch_idx, *args, **options)
 
     monkeypatch.setattr(MARSTrainer, "_train_epoch", counted)
-    assert run_recbole(model="MARS", dataset="world", config_dict=dict(settings)) == expected
+    assert run_recbole(model=model, dataset="world", config_dict=dict(settings)) == expected
     assert epochs[0] == 2
     assert not list(Path("b/mars").glob("stage2-*.pt"))
 
