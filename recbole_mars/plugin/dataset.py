@@ -134,6 +134,14 @@ class MultimodalDataset(KeptPreparation, FlatReading, VectorizedSplits, Sequenti
         self.inter_feat[OPINION_FIELD] = opinions
         self.set_field_property(OPINION_FIELD, FeatureType.FLOAT, FeatureSource.INTERACTION, 1)
 
+    def _normalize(self) -> None:
+        """All but times and opinions, which our models' services meet as they are told."""
+        told = (self.time_field, OPINION_FIELD) if self.lean else ()
+        kept = {name: self.inter_feat[name] for name in told if name in self.inter_feat}
+        super()._normalize()
+        for name, column in kept.items():
+            self.inter_feat[name] = column
+
     def data_augmentation(self) -> None:
         """Keep the interactions as flat columns; the targets are those with enough history."""
         self._aug_presets()

@@ -22,6 +22,7 @@ from recbole_mars.plugin.distributed import first_process_first
 __all__ = ["KeptPreparation"]
 
 _WORTH_KEEPING = 1_000_000  # interactions
+_FORMAT = 2  # counted up when the same files are prepared in another way
 
 
 class KeptPreparation(Dataset):
@@ -66,7 +67,7 @@ class KeptPreparation(Dataset):
 
     def _folder(self) -> Path:
         """Its name is a hash of all that the preparation depends on."""
-        digest = hashlib.sha256(f"{__version__} {type(self).__qualname__}".encode())
+        digest = hashlib.sha256(f"{__version__} {_FORMAT} {type(self).__qualname__}".encode())
         ours = ("duplicates", "encoding", "numerical_features", "discretization")
         for key in (*dataset_arguments, *ours):
             digest.update(f"{key}={self.config[key]!r};".encode())

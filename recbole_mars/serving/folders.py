@@ -93,10 +93,11 @@ def read_manifest(folder: Path, verify: bool = True) -> dict[str, Any]:
     return notes
 
 
-def link_folder(source: Path, target: Path) -> None:
+def link_folder(source: Path, target: Path, copy: bool = False) -> None:
     """Put the files of a whole folder into another, empty one, without copying where links work.
 
-    Its manifest stays behind: the files are to be parts of another whole.
+    Its manifest stays behind: the files are to be parts of another whole. copy: always, for a
+    source that others may write to.
     """
     target.mkdir(parents=True, exist_ok=True)
     for path in sorted(source.rglob("*")):
@@ -107,10 +108,16 @@ def link_folder(source: Path, target: Path) -> None:
             place.mkdir(parents=True, exist_ok=True)
             continue
         place.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            os.link(path, place)
-        except OSError:  # another file system, or one without links
+        if copy or not _linked(path, place):
             shutil.copyfile(path, place)
+
+
+def _linked(path: Path, place: Path) -> bool:
+    try:
+        os.link(path, place)
+    except OSError:  # another file system, or one without links
+        return False
+    return True
 
 
 def sync(path: Path) -> None:

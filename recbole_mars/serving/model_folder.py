@@ -6,7 +6,7 @@ Dimension letters: I items and U users, padding included, N interactions.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -37,6 +37,7 @@ __all__ = [
 
 _SETTINGS = "model.json"
 _FORMAT = 1
+_SPREADS = 10.0  # standard deviations of opinions, from their mean
 
 
 @dataclass(frozen=True)
@@ -148,6 +149,17 @@ class TrainedModel:
     def n_items(self) -> int:
         """Internal item ids, padding included."""
         return len(self.items) + 1
+
+    def plausible(self, values: Sequence[float] | np.ndarray) -> np.ndarray:
+        """Which values of events are no mistakes, bool: one far from all ratings would drown them.
+
+        A model that reads labels alone takes any.
+        """
+        found = np.asarray(values, dtype=np.float64)
+        fitted = self.agreement
+        if fitted is None or self.settings.requests.opinions != "value":
+            return np.ones(len(found), dtype=bool)
+        return np.abs(found - fitted.opinion_mean) <= _SPREADS * fitted.opinion_spread
 
     def save(self, folder: Path) -> None:
         """Write the files into a folder that is there; whoever calls makes it whole."""

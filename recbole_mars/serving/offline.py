@@ -5,10 +5,11 @@ Dimension letters: U users, H donors, D width.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import logging
 from collections.abc import Iterable, Iterator
-from dataclasses import replace
+from dataclasses import asdict, replace
 from itertools import chain, islice
 from pathlib import Path
 from typing import Any, TypeVar
@@ -23,7 +24,7 @@ from recbole_mars.serving.donor_building import DonorBuilder
 from recbole_mars.serving.donors import Donors
 from recbole_mars.serving.embedding import LocalEmbedder, RayEmbedder
 from recbole_mars.serving.events import Event, EventQueue
-from recbole_mars.serving.folders import MANIFEST, link_folder, read_manifest
+from recbole_mars.serving.folders import MANIFEST, DamagedFolder, link_folder, read_manifest
 from recbole_mars.serving.model_folder import TrainedModel
 from recbole_mars.serving.scoring import Scorer
 from recbole_mars.serving.snapshots import NoSnapshot, Snapshot, Snapshots
@@ -73,6 +74,7 @@ class OfflineRunner:
         self.folder, self.store, self.snapshots = Path(model), store, snapshots
         self.donors, self.progress = donors, progress
         read_manifest(self.folder)
+        self._exported = sha256_of_file(self.folder / MANIFEST)
         self.scorer = Scorer(TrainedModel.load(self.folder), None)
         self.embedder = embedder or LocalEmbedder(self.scorer)
         self.world = KnownWorld.load(self.folder / "world")
@@ -124,11 +126,16 @@ class OfflineRunner:
         """Publish the model, all embeddings and the donors as they are now; see Snapshots."""
 
         def write(folder: Path) -> dict[str, Any]:
-            newest, exported = self._current(), sha256_of_file(self.folder / MANIFEST)
+            newest, exported = self._newest(), sha256_of_file(self.folder / MANIFEST)
+            if exported != self._exported:
+                raise ValueError(f"{self.folder} has changed since the runner began: start it anew")
             replaced = newest is None or newest.notes.get("exported") != exported
             current = None if replaced else newest
-            # Streaming training may have published newer weights of this model.
-            link_folder(current.folder / "model" if current else self.folder, folder / "model")
+            if current is not None:
+                # Streaming training may have published newer weights of this model.
+                link_folder(current.folder / "model", folder / "model")
+            else:
+                link_folder(self.folder, folder / "model", copy=True)
             tokens, embeddings = self._all_users()
             (folder / "users").mkdir()
             TokenTable(tokens).save(folder / "users" / "tokens")
@@ -161,10 +168,10 @@ class OfflineRunner:
             record = UserRecord() if data is None else UserRecord.from_bytes(data)
             told = [(offset, event) for offset, event in told if offset > record.offset]
             items = np.array([model.items.find(event.item) + 1 for _, event in told], dtype=int)
-            known = items > 0  # the model cannot read an item that it was not trained with
-            liked, opinions = model.settings.requests.read(
-                np.array([event.value for _, event in told])
-            )
+            values = np.array([event.value for _, event in told])
+            # The model cannot read an item that it was not trained with.
+            known = (items > 0) & model.plausible(values)
+            liked, opinions = model.settings.requests.read(values)
             times = np.array([event.time for _, event in told])
             record, new = record.with_behaviours(
                 items[known],
@@ -236,13 +243,20 @@ class OfflineRunner:
             )
         return builder.finish()
 
-    def _current(self) -> Snapshot | None:
-        """The current snapshot, if it is of this model; parts of it go into the next."""
+    def _newest(self) -> Snapshot | None:
+        """The newest snapshot that is whole, if it is of this model; parts go into the next."""
         try:
-            current = self.snapshots.current()
+            found: Snapshot | None = self.snapshots.current()
         except NoSnapshot:
             return None
-        return current if current.notes["model"] == self._state["model"] else None
+        except DamagedFolder as error:
+            found = self.snapshots.newest_whole()
+            _logger.error(
+                "%s; the next is made from %s", error, self.folder if found is None else found.name
+            )
+        if found is None or found.notes["model"] != self._state["model"]:
+            return None
+        return found
 
     def _is_high_active(self, record: UserRecord) -> bool:
         if record.group == UNKNOWN_GROUP:
@@ -257,22 +271,28 @@ class OfflineRunner:
         state = json.loads(data)
         if state["model"] != fresh["model"]:
             raise ValueError(
-                f"the store was filled for another model than {self.folder}: its users and items "
-                "have other numbers; name an empty store"
+                f"the store was filled for another model than {self.folder}: other users, items, "
+                "training data, thresholds or embeddings; name an empty store"
             )
         return state
 
     def _identity(self) -> str:
-        """Of the numbering of users and items, and of the space of embeddings."""
-        files = json.loads((self.folder / "manifest.json").read_text(encoding="utf-8"))["files"]
-        named = [files[name]["sha256"] for name in ("items/text", "world/users/text")]
-        return "-".join([*(digest[:16] for digest in named), self.scorer.space])
+        """Of what records are made of: the numbering of users and items, what training knew, how
+        events are read, and the space of embeddings."""
+        files = json.loads((self.folder / MANIFEST).read_text(encoding="utf-8"))["files"]
+        requests = asdict(self.scorer.model.settings.requests)
+        digest = hashlib.sha256(json.dumps(requests, sort_keys=True).encode())
+        for name in sorted(files):
+            if name == "items/text" or name.startswith("world/"):
+                digest.update(f"{name} {files[name]['sha256']}".encode())
+        return f"{digest.hexdigest()[:32]}-{self.scorer.space}"
 
     def _write(self, users: Iterable[tuple[str, UserRecord]], state: dict[str, Any]) -> None:
         """Records and what they account for, at once."""
-        self._state = {**self._state, **state}
+        after = {**self._state, **state}
         pairs = {user_key(user): record.to_bytes() for user, record in users}
-        self.store.put_many({**pairs, RUNNER_KEY: json.dumps(self._state).encode()})
+        self.store.put_many({**pairs, RUNNER_KEY: json.dumps(after).encode()})
+        self._state = after
 
     def _bar(self, title: str, total: int, done: int = 0, wraps: Any = None) -> Any:
         return tqdm(wraps, title, total=total, initial=done, disable=not self.progress)

@@ -6,6 +6,7 @@ import os
 import re
 import shutil
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -94,8 +95,13 @@ class Snapshots:
             name = self.current_name()
             try:
                 return self.at(name, verify)
-            except (FileNotFoundError, DamagedFolder):
+            except (FileNotFoundError, DamagedFolder) as error:
                 if name == self.current_name():
+                    if isinstance(error, NoSnapshot):
+                        raise DamagedFolder(
+                            f"{self.root / _CURRENT} names {name}, which is not there; choose "
+                            f"another: {', '.join(self.names()) or 'there is none'}"
+                        ) from None
                     raise
                 # Pruned since its name was read: a newer one is current.
 
@@ -108,6 +114,18 @@ class Snapshots:
         if not _NAME.fullmatch(name):
             raise DamagedFolder(f"{self.root / _CURRENT} must name a version, got {name!r}")
         return name
+
+    def newest_whole(self) -> Snapshot | None:
+        """The newest version up to the current one that is not damaged; None without any.
+
+        Raises NoSnapshot if nothing was published.
+        """
+        current = self.current_name()
+        for name in reversed(self.names()):
+            if name <= current:
+                with suppress(FileNotFoundError, DamagedFolder):
+                    return self.at(name)
+        return None
 
     def names(self) -> list[str]:
         """All versions, oldest first."""

@@ -14,7 +14,14 @@ from recbole.utils import get_model, get_trainer, init_seed
 
 from recbole_mars.plugin.dataset import ROW_FIELD
 from recbole_mars.plugin.export import export_checkpoint, export_model
-from recbole_mars.serving import KnownWorld, Request, Scorer, Snapshots, read_manifest
+from recbole_mars.serving import (
+    KnownWorld,
+    Request,
+    Scorer,
+    Snapshots,
+    TrainedModel,
+    read_manifest,
+)
 from recbole_mars.serving.offline import OfflineRunner
 from recbole_mars.serving.stores import LMDBStore
 
@@ -129,6 +136,38 @@ def test_the_scores_of_ml_100k_are_the_offline_models(empty_cwd: Path) -> None:
     assert len(online) == 943
     assert augmented > 200
     np.testing.assert_allclose(online, offline, atol=1e-5)
+
+
+@pytest.mark.parametrize("scaled", [True, False])
+def test_an_event_is_read_as_its_row_of_the_log_was(
+    tiny: dict[str, Any], tmp_path: Path, scaled: bool
+) -> None:
+    """Ratings are opinions as they are told, whatever RecBole does to columns of numbers."""
+    settings = {**tiny, "augmentation": "none", "mars_agreement": True, "history_labels": True}
+    settings.update(opinion_field="rating", epochs=1, normalize_all=scaled)
+    config, model, dataset, _ = trained(settings)
+    export_model(config, model, dataset, tmp_path / "model")
+    world = KnownWorld.load(tmp_path / "model" / "world")
+    loaded = TrainedModel.load(tmp_path / "model")
+    head, *rows = (Path(config["data_path"], "world.inter")).read_text().splitlines()
+    names = [column.split(":")[0] for column in head.split("\t")]
+    ratings = {}
+    for row in rows:
+        values = dict(zip(names, row.split("\t")))
+        ratings[values["user_id"], values["item_id"], float(values["timestamp"])] = float(
+            values["rating"]
+        )
+    told = []
+    for place, user in enumerate(world.users):
+        record = world.record(place + 1, 1000)
+        for item, time in zip(record.items, record.times):
+            told.append(ratings[user, loaded.items[item - 1], time])
+        liked, opinions = loaded.settings.requests.read(np.array(told[-len(record) :]))
+        np.testing.assert_array_equal(opinions, record.opinions)
+        np.testing.assert_array_equal(liked, record.liked)
+    assert len(set(told)) == 5
+    assert loaded.plausible(told).all()
+    assert not loaded.plausible([1e6, -50.0]).any()
 
 
 @pytest.mark.parametrize(

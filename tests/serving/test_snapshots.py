@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import threading
 import time
@@ -125,6 +126,23 @@ def test_a_current_file_of_another_kind_is_refused(tmp_path: Path) -> None:
     (tmp_path / "CURRENT").write_text("../../etc\n")
     with pytest.raises(DamagedFolder, match="CURRENT must name a version"):
         Snapshots(tmp_path).current()
+
+
+def test_a_current_file_that_names_nothing_is_damage(tmp_path: Path) -> None:
+    snapshots = Snapshots(tmp_path)
+    for _ in range(2):
+        snapshots.publish(lambda folder: {})
+    assert snapshots.newest_whole().name == "00000002"
+    (tmp_path / "CURRENT").write_text("00000007\n")
+    with pytest.raises(DamagedFolder, match=r"names 00000007, which is not there; .*00000002"):
+        snapshots.current()
+    assert snapshots.newest_whole().name == "00000002"
+    (tmp_path / "00000002" / "manifest.json").unlink()
+    assert snapshots.newest_whole().name == "00000001"
+    shutil.rmtree(tmp_path / "00000001")
+    assert snapshots.newest_whole() is None
+    with pytest.raises(NoSnapshot):
+        Snapshots(tmp_path / "none").newest_whole()
 
 
 def test_links_share_files_and_copies_stand_in_for_them(

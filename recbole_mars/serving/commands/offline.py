@@ -7,8 +7,11 @@ import logging
 import signal
 import threading
 import time
-from contextlib import ExitStack
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
+
+from filelock import FileLock, Timeout
 
 __all__ = ["add_arguments", "run"]
 
@@ -47,14 +50,29 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--quiet", action="store_true", help="no progress bars")
 
 
+@contextmanager
+def _alone(snapshots: Path) -> Iterator[None]:
+    """Two runners would embed the same users, and each overwrite what the other did."""
+    snapshots.mkdir(parents=True, exist_ok=True)
+    try:
+        with FileLock(snapshots / ".runner.lock", timeout=0):
+            yield
+    except Timeout:
+        raise ValueError(
+            f"another offline runner publishes to {snapshots}; one is enough"
+        ) from None
+
+
 def run(args: argparse.Namespace) -> None:
     """Once, or until SIGTERM or SIGINT, which let a run end that has begun."""
     from recbole_mars.serving.embedding import RayEmbedder
-    from recbole_mars.serving.events import open_queue
+    from recbole_mars.serving.events import EventsLost, QueueError, open_queue
     from recbole_mars.serving.offline import OfflineRunner
     from recbole_mars.serving.snapshots import Snapshots
-    from recbole_mars.serving.stores import open_store
+    from recbole_mars.serving.stores import StoreError, open_store
 
+    if args.keep < 1:
+        raise ValueError(f"--keep must be >= 1, got {args.keep}")
     if args.every_minutes is not None and not args.every_minutes > 0:
         raise ValueError(f"--every-minutes must be > 0, got {args.every_minutes}")
     logging.basicConfig(
@@ -65,6 +83,7 @@ def run(args: argparse.Namespace) -> None:
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, lambda number, frame: stopping.set())
     with ExitStack() as opened:
+        opened.enter_context(_alone(args.snapshots))
         store = opened.enter_context(open_store(args.store))
         queue = None
         if args.events is not None:
@@ -78,14 +97,19 @@ def run(args: argparse.Namespace) -> None:
         )
         while True:
             begin = time.monotonic()
-            snapshot = runner.run(queue, args.keep)
-            _logger.info(
-                "published %s: %s users, %s donors, %.1f s",
-                snapshot.name,
-                snapshot.notes["users"],
-                snapshot.notes["donors"],
-                time.monotonic() - begin,
-            )
+            try:
+                snapshot = runner.run(queue, args.keep)
+                _logger.info(
+                    "published %s: %s users, %s donors, %.1f s",
+                    snapshot.name,
+                    snapshot.notes["users"],
+                    snapshot.notes["donors"],
+                    time.monotonic() - begin,
+                )
+            except (StoreError, QueueError, OSError) as error:
+                if args.every_minutes is None or isinstance(error, EventsLost):
+                    raise
+                _logger.error("this round failed, the next one goes on from there: %s", error)
             if args.every_minutes is None:
                 return
             if stopping.wait(max(0.0, 60 * args.every_minutes - (time.monotonic() - begin))):

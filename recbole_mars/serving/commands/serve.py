@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import argparse
 import signal
+import socket
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from recbole_mars.serving.commands.threads import threads
 
 if TYPE_CHECKING:
     from recbole_mars.serving.service import ServiceSettings
@@ -41,7 +44,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--host", default="127.0.0.1")
     parser.add_argument("--port", type=int, default=8000)
     parser.add_argument("--api-key-file", type=Path, help="file whose first line is the API key")
-    parser.add_argument("--torch-threads", type=int, default=1, help="of the network (%(default)s)")
+    parser.add_argument(
+        "--torch-threads", type=threads, default=1, help="of the network (%(default)s)"
+    )
     parser.add_argument(
         "--log-level", default="info", choices=("debug", "info", "warning", "error")
     )
@@ -69,11 +74,13 @@ def run(args: argparse.Namespace) -> None:
     log_to_stderr(args.log_level)
     torch.set_num_threads(args.torch_threads)
     settings = _settings(args)
+    _see_that_the_port_is_free(args.host, args.port)
     with open_store(args.store, read_only=True) as store:
         config = uvicorn.Config(
             create_app(Engine(Snapshots(args.snapshots), store), settings),
             host=args.host,
             port=args.port,
+            http="h11",  # unlike httptools it limits what headers may take
             log_config=None,
             access_log=False,
             server_header=False,
@@ -91,6 +98,15 @@ def run(args: argparse.Namespace) -> None:
         # A request's products are too small to share out: BLAS' other threads would only spin.
         with threadpool_limits(1, user_api="blas"):
             server.run()
+
+
+def _see_that_the_port_is_free(host: str, port: int) -> None:
+    """Before anything is loaded, and as one line: Uvicorn would tell it after both."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        socket.create_server((host, port), family=family).close()
+    except OSError as error:
+        raise OSError(f"--host {host} --port {port} cannot be listened to: {error}") from None
 
 
 def _settings(args: argparse.Namespace) -> ServiceSettings:

@@ -5,10 +5,21 @@ from __future__ import annotations
 import argparse
 import logging
 import signal
+import time
+from collections.abc import Callable
 from dataclasses import fields
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+from recbole_mars.serving.commands.threads import threads
+
+if TYPE_CHECKING:
+    from recbole_mars.serving.snapshots import Snapshots
 
 __all__ = ["add_arguments", "run"]
+
+_LOOK_SECONDS = 0.5  # between looks for the first snapshot
+_logger = logging.getLogger(__name__)
 
 _NUMBERS = {
     "publish_minutes": (float, "from one snapshot to the next, 20 by default"),
@@ -47,7 +58,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="go on with what is left where the queue no longer has all events",
     )
-    parser.add_argument("--torch-threads", type=int, help="default: the number of cores")
+    parser.add_argument(
+        "--take-over",
+        action="store_true",
+        help="in a new state folder: go on behind what the published weights have learnt",
+    )
+    parser.add_argument("--torch-threads", type=threads, help="default: the number of cores")
     parser.add_argument(
         "--log-level", default="info", choices=("debug", "info", "warning", "error")
     )
@@ -75,7 +91,27 @@ def run(args: argparse.Namespace) -> None:
     stopping = []
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda number, frame: stopping.append(number))
-    with open_queue(args.events, group="training") as queue:
-        trainer = StreamTrainer(Snapshots(args.snapshots), queue, args.state, settings)
-        with trainer:
-            trainer.run(once=args.once, stopped=lambda: bool(stopping))
+    snapshots = Snapshots(args.snapshots)
+    if not args.once:
+        _wait_for_the_first(snapshots, lambda: bool(stopping))
+    if stopping:
+        return
+    with (
+        open_queue(args.events, group="training") as queue,
+        StreamTrainer(snapshots, queue, args.state, settings) as trainer,
+    ):
+        trainer.run(once=args.once, stopped=lambda: bool(stopping))
+
+
+def _wait_for_the_first(snapshots: Snapshots, stopped: Callable[[], bool]) -> None:
+    """The offline runner may just have been started."""
+    told = False
+    while not stopped():
+        try:
+            snapshots.current_name()
+            return
+        except FileNotFoundError as error:
+            if not told:
+                _logger.info("%s; training begins with it", error)
+            told = True
+        time.sleep(_LOOK_SECONDS)

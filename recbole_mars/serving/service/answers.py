@@ -48,8 +48,9 @@ class Answer:
     snapshot: the version that scored. candidates: their names. probabilities, known: (C,), of the
     candidates in their order, and which of them the model knows. user_known: None if the store
     could not tell. augmented: whether behaviours of others were put before the history. degraded:
-    what failed and was left out, "store" or "augmentation". recent_unknown: recent behaviours that
-    were ignored, as the model does not know their items. explanation: None unless asked for.
+    what failed and was left out, "store" or "augmentation". recent_ignored: recent behaviours that
+    were left out, their items being unknown or their values far from all ratings. explanation: None
+    unless asked for.
     """
 
     snapshot: str
@@ -59,7 +60,7 @@ class Answer:
     user_known: bool | None
     augmented: bool
     degraded: tuple[str, ...]
-    recent_unknown: int
+    recent_ignored: int
     explanation: dict[str, Any] | None
 
     def to_json(self) -> dict[str, Any]:
@@ -70,7 +71,7 @@ class Answer:
             "user_known": self.user_known,
             "augmented": self.augmented,
             "degraded": list(self.degraded),
-            "recent_unknown": self.recent_unknown,
+            "recent_ignored": self.recent_ignored,
             "predictions": [
                 {"item": item, "probability": probability, "known": known}
                 for item, probability, known in told

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import logging
 import threading
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import NamedTuple
@@ -25,6 +26,7 @@ from recbole_mars.serving.users import RUNNER_KEY, UserRecord, user_key
 
 __all__ = ["Engine", "Loaded", "Posed"]
 
+_RETRY_SECONDS = 60.0
 _logger = logging.getLogger(__name__)
 
 
@@ -54,7 +56,7 @@ class Posed:
     prepared: tuple[Prepared, ...]
     known: np.ndarray
     user_known: bool | None
-    recent_unknown: int
+    recent_ignored: int
     degraded: tuple[str, ...]
 
 
@@ -68,8 +70,9 @@ class Engine:
         self.snapshots = snapshots
         self._store = StoreReader(store)
         self._loaded: Loaded | None = None
-        self._refused: str | None = None
-        self._fitting: Loaded | None = None  # what the store was seen to fit
+        self._refused: tuple[str | None, float] = (None, 0.0)  # a version, and when it was
+        # What the store says of itself, and what that was seen to fit.
+        self._fitting: tuple[bytes | None, Loaded | None] = (None, None)
         self._failing: set[str] = set()
         self._reloading = threading.Lock()
         self._scoring = threading.Lock()
@@ -84,7 +87,7 @@ class Engine:
 
         Returns "none" (nothing is published), "same", "loaded", or "refused": the new version is
         damaged or cannot be read or used, which is logged, and the one in use stays. A version
-        that was refused for what it is is not tried again.
+        that was refused for what it is is tried again after a minute: it may have been mended.
         """
         with self._reloading:
             name: str | None = None
@@ -92,15 +95,16 @@ class Engine:
                 name = self.snapshots.current_name()
                 if self._loaded is not None and name == self._loaded.name:
                     return "same"
-                if name == self._refused:
+                refused, at = self._refused
+                if name == refused and time.monotonic() - at < _RETRY_SECONDS:
                     return "same"
                 snapshot = self.snapshots.current()
                 self._loaded = _load(snapshot)
             except NoSnapshot:
                 return "none"
             except Exception as error:
-                # A version does not change; what the system refused may work the next time.
-                self._refused = None if isinstance(error, OSError) else name
+                # A version does not change by itself; what the system refused may work at once.
+                self._refused = (None if isinstance(error, OSError) else name, time.monotonic())
                 _logger.error("a new snapshot is refused, the one in use stays: %r", error)
                 return "refused"
             _logger.info("snapshot %s is in use", snapshot.name)
@@ -129,7 +133,7 @@ class Engine:
             user_known = None
             degraded.append("store")
             self._note("store", error)
-        record, recent_unknown = _with_recent(record or UserRecord(), question.recent, model)
+        record, recent_ignored = _with_recent(record or UserRecord(), question.recent, model)
         candidates = _ids(model, question.candidates)
         request = Request(
             question.user,
@@ -151,7 +155,7 @@ class Engine:
             self._note("augmentation", error)
         both = (prepared, _without_borrowed(prepared)) if question.explain else (prepared,)
         return Posed(
-            question, loaded, both, candidates > 0, user_known, recent_unknown, tuple(degraded)
+            question, loaded, both, candidates > 0, user_known, recent_ignored, tuple(degraded)
         )
 
     def score(self, posed: Sequence[Posed]) -> list[list[np.ndarray]]:
@@ -183,7 +187,7 @@ class Engine:
             user_known=posed.user_known,
             augmented=prepared.borrowed is not None and len(prepared.borrowed.rows) > 0,
             degraded=posed.degraded,
-            recent_unknown=posed.recent_unknown,
+            recent_ignored=posed.recent_ignored,
             explanation=told,
         )
 
@@ -192,26 +196,30 @@ class Engine:
 
         Raises StoreError for a damaged record and for a store that another model's runner filled.
         """
-        keys = [user_key(user)] if self._fitting is loaded else [user_key(user), RUNNER_KEY]
-        data, *state = self._store.get_many(keys)
+        # It may be emptied or filled anew at any time: what it says of itself is read every time.
+        data, state = self._store.get_many([user_key(user), RUNNER_KEY])
         try:
-            if state and state[0] is not None and loaded.model is not None:
-                filled_for = json.loads(state[0])["model"]
+            if loaded.model is not None and (state, loaded) != self._fitting:
+                if state is None:
+                    raise ValueError("no runner has filled it")
+                filled_for = json.loads(state)["model"]
                 if filled_for != loaded.model:
                     raise ValueError(f"it was filled for model {filled_for}, not {loaded.model}")
+                self._fitting = (state, loaded)
             record = None if data is None else UserRecord.from_bytes(data)
             if record is not None and record.items.max(initial=0) >= loaded.scorer.model.n_items:
                 raise ValueError("a record has items that the model does not have")
         except (ValueError, KeyError, TypeError) as error:
             raise StoreError(f"the store does not fit: {error}") from None
-        self._fitting = loaded
         return record
 
     def _note(self, part: str, error: Exception | None = None) -> None:
         """Log when a part begins to fail, and when it works again, not every time between."""
         if error is not None and part not in self._failing:
             self._failing.add(part)
-            _logger.warning("%s fails, answers go on without it", part, exc_info=error)
+            # What a store says of its failure has nothing in it that a user has sent.
+            reason = f" ({error})" if isinstance(error, StoreError) else ""
+            _logger.warning("%s fails%s, answers go on without it", part, reason, exc_info=error)
         elif error is None and part in self._failing:
             self._failing.discard(part)
             _logger.warning("%s works again", part)
@@ -242,13 +250,14 @@ def _ids(model: TrainedModel, tokens: Sequence[str]) -> np.ndarray:
 def _with_recent(
     record: UserRecord, recent: Sequence[Recent], model: TrainedModel
 ) -> tuple[UserRecord, int]:
-    """The record with the behaviours told, and how many of these are on unknown items."""
+    """The record with the behaviours told, and how many of these are left out."""
     if not recent:
         return record, 0
     requests = model.settings.requests
     items = _ids(model, [told.item for told in recent])
-    known = items > 0
-    liked, opinions = requests.read(np.array([told.value for told in recent]))
+    values = np.array([told.value for told in recent])
+    known = (items > 0) & model.plausible(values)
+    liked, opinions = requests.read(values)
     times = np.array([told.time for told in recent], dtype=np.float64)
     record, _ = record.with_behaviours(
         items[known], liked[known], opinions[known], times[known], keep=requests.kept

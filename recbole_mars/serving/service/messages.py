@@ -99,13 +99,14 @@ class Explanation(BaseModel):
 class CTRResponse(BaseModel):
     """user_known: null if the store could not tell. augmented: whether behaviours of others were
     put before the history. degraded: what failed and was left out, "store" or "augmentation".
-    recent_unknown: recent behaviours that were ignored, on items that the model does not know."""
+    recent_ignored: recent behaviours that were left out, on items that the model does not know, or
+    with values far from all ratings."""
 
     snapshot: str
     user_known: Optional[bool]  # noqa: UP045
     augmented: bool
     degraded: list[str]
-    recent_unknown: int
+    recent_ignored: int
     predictions: list[Prediction]
     explanation: Optional[Explanation]  # noqa: UP045
 

@@ -133,12 +133,9 @@ async function score() {
     value: liked ? state.told.like : state.told.dislike,
     time: state.told.last_time + place + 1,
   }));
-  const body = { user: state.user, candidates: state.items.map(({ item }) => item), recent, explain: true };
-  if (!body.candidates.length) {
-    at("status").textContent = "";
-    show_scores();
-    return;
-  }
+  // Where a search found nothing the history is asked about all the same, for what it is.
+  const asked_for = state.items.length ? state.items : state.told.candidates;
+  const body = { user: state.user, candidates: asked_for.map(({ item }) => item), recent, explain: true };
   const answer = await fetched("/v1/ctr", {
     method: "POST",
     headers: { "Content-Type": "application/json" },
@@ -151,7 +148,8 @@ async function score() {
   if (!recent.length) {
     answer.predictions.forEach(({ item, probability }) => state.before.set(item, probability));
   }
-  at("status").textContent = `${count(body.candidates.length, "item")} scored in ${Math.round(took)} ms`;
+  const scored = `${count(state.items.length, "item")} scored in ${Math.round(took)} ms`;
+  at("status").textContent = state.items.length ? scored : "";
   show();
 }
 
@@ -179,7 +177,7 @@ function show() {
   const notes = [];
   if (answer.user_known === null) notes.push("The store does not answer: the history is not known.");
   answer.degraded.forEach((part) => notes.push(`Answered without the ${part}, which fails.`));
-  if (answer.recent_unknown) notes.push("The model does not know some of the items clicked.");
+  if (answer.recent_ignored) notes.push("Some of the items clicked are left out: the model does not know them.");
   at("notes").textContent = notes.join(" ");
   at("notes").hidden = !notes.length;
   at("forget").hidden = !clicks.length;

@@ -19,8 +19,6 @@ from recbole_mars.serving.world import KnownWorld
 
 __all__ = ["Behaviours", "Sample", "prepare_samples"]
 
-_SPREADS = 100.0  # an opinion so far from the mean is a mistake that would drown all others
-
 _logger = logging.getLogger(__name__)
 
 
@@ -55,7 +53,7 @@ class Behaviours:
         problem = None
         if not item:
             problem = "unknown item"
-        elif not self._is_plausible(event.value):
+        elif not self._model.plausible([event.value])[0]:
             problem = "value out of range"
         if problem is not None:
             self._skip(problem, offset)
@@ -96,12 +94,6 @@ class Behaviours:
                 kind,
             )
         self._skipped[kind] += 1
-
-    def _is_plausible(self, value: float) -> bool:
-        fitted, requests = self._model.agreement, self._model.settings.requests
-        if fitted is None or requests.opinions != "value":
-            return True
-        return abs(value - fitted.opinion_mean) <= _SPREADS * fitted.opinion_spread
 
     def _record(self, user: str) -> UserRecord:
         for known in (self._waiting, self._changed):

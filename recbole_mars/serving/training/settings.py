@@ -19,6 +19,8 @@ class StreamSettings:
     recent: latest events that loss and AUC are told of. max_loss_increase: by how much the log loss
     on recent events may exceed that of the published weights, or they stay; None does not compare,
     which saves one pass. accept_loss: go on with what is left where the queue has lost events.
+    take_over: a new folder may start from weights that another training has published; what that
+    one has learnt from the queue then only makes up histories.
 
     Raises ValueError for a number out of range.
     """
@@ -34,6 +36,7 @@ class StreamSettings:
     recent: int = 10_000
     max_loss_increase: float | None = None
     accept_loss: bool = False
+    take_over: bool = False
 
     def __post_init__(self) -> None:
         least = {"batch_size": 2, "commit_batches": 1, "keep": 1, "seed": 0, "recent": 1}

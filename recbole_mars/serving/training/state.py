@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
@@ -22,7 +23,7 @@ from recbole_mars.serving.stores import LMDBStore
 __all__ = ["Progress", "StateFolder"]
 
 _STATE = b"m/trainer"
-_BASES = "snapshots"
+_RECORDS, _BASES, _LOCK = "records", "bases", ".lock"
 _LINKED = ("model", "donors")
 
 
@@ -34,6 +35,7 @@ class Progress:
     that is frozen are taken from. based_at: the step at which that was. step: steps done. offset:
     of the last event that has taken effect, None for none. samples: events trained on. skipped:
     events that were not, by kind. file: with weights and optimizer after `step`, "" before any.
+    known_to: offset up to which the weights had learnt from events when this training took over.
     """
 
     run: str
@@ -44,19 +46,21 @@ class Progress:
     samples: int = 0
     skipped: Mapping[str, int] = field(default_factory=dict)
     file: str = ""
+    known_to: str | None = None
 
 
 class StateFolder:
     """Weights, optimizer, users' records and progress in a folder, for one trainer at a time.
 
     store: the users' records. progress: as it was saved last, None in a new folder.
-    Raises ValueError if another trainer uses the folder.
+    Raises ValueError if another trainer uses the folder, or it holds what is no trainer's.
     """
 
     def __init__(self, folder: str | Path) -> None:
         self.folder = Path(folder)
         self.folder.mkdir(parents=True, exist_ok=True)
-        self._lock = FileLock(self.folder / ".lock")
+        self._refuse_foreign()
+        self._lock = FileLock(self.folder / _LOCK)
         try:
             self._lock.acquire(timeout=0)
         except Timeout:
@@ -64,7 +68,7 @@ class StateFolder:
                 f"another trainer uses {self.folder}; end it, or name another folder"
             ) from None
         try:
-            self.store = LMDBStore(self.folder / "records")
+            self.store = LMDBStore(self.folder / _RECORDS)
             self.progress = self._read_progress()
             self._sweep()
         except BaseException:
@@ -124,6 +128,16 @@ class StateFolder:
     def close(self) -> None:
         self.store.close()
         self._lock.release()
+
+    def _refuse_foreign(self) -> None:
+        """What no state names is removed here, so the folder must be a trainer's own."""
+        for path in sorted(self.folder.iterdir()):
+            own = path.name in (_RECORDS, _BASES, _LOCK)
+            if not own and not re.match(r"\.?step-", path.name):
+                raise ValueError(
+                    f"{self.folder} is no folder of a training, {path.name} is in it; name a new "
+                    "or empty one"
+                )
 
     def _read_progress(self) -> Progress | None:
         data = self.store.get(_STATE)

@@ -9,17 +9,21 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
-from typing import Any
 from uuid import uuid4
 
 import numpy as np
 
 from recbole_mars.serving.events import Event, EventQueue, EventsLost, QueueError
+from recbole_mars.serving.folders import DamagedFolder
 from recbole_mars.serving.scoring import Scorer, collate
 from recbole_mars.serving.snapshots import Snapshot, Snapshots
 from recbole_mars.serving.training.behaviours import Behaviours, Sample, prepare_samples
 from recbole_mars.serving.training.learner import Diverged, Learner
-from recbole_mars.serving.training.publishing import publish_network, published_step
+from recbole_mars.serving.training.publishing import (
+    publish_network,
+    published_step,
+    training_of,
+)
 from recbole_mars.serving.training.recent import RecentScores
 from recbole_mars.serving.training.report import Report
 from recbole_mars.serving.training.settings import StreamSettings
@@ -47,7 +51,8 @@ class StreamTrainer:
 
     folder: the trainer's own, a new one starts from the current snapshot.
     Raises NoSnapshot if nothing was published yet, ValueError if the folder is of another model's
-    training, or another trainer uses it.
+    training, another trainer uses it, or it is new and another training's weights are published,
+    see StreamSettings.take_over.
     """
 
     def __init__(
@@ -86,6 +91,7 @@ class StreamTrainer:
             raise
         self._read_up_to = self.progress.offset
         self._waiting: list[Sample] = []
+        self._taken = 0  # events since the last save
 
     def run(self, once: bool = False, stopped: Callable[[], bool] = lambda: False) -> None:
         """Train and publish until `stopped` says so, then save. once: until the queue's end, then
@@ -121,6 +127,7 @@ class StreamTrainer:
         tensors = {**self._learner.tensors(), **self.recent.tensors()}
         self.progress = self._state.commit(self.progress, tensors, self._behaviours.changes())
         self._behaviours.saved()
+        self._taken = 0
         try:
             if self.progress.offset is not None:
                 self.queue.commit(self.progress.offset)
@@ -181,7 +188,8 @@ class StreamTrainer:
         """Where the folder's state stands, made consistent with what was published."""
         state, done = self._state, self._state.progress
         if done is None:
-            return state.commit(Progress(run=uuid4().hex, base=self._link_current()))
+            base = self._link_current()
+            return state.commit(Progress(uuid4().hex, base, known_to=self._known_to(base)))
         if not state.has_base(done.base):
             _logger.warning(
                 "The donors of snapshot %s are gone from %s: the current ones are taken",
@@ -195,6 +203,17 @@ class StreamTrainer:
                 state.link(published)
                 return state.commit(replace(done, base=published.name, based_at=done.step))
         return done
+
+    def _known_to(self, base: str) -> str | None:
+        """Offset up to which the weights of a snapshot have learnt from events; None for none."""
+        learnt = training_of(self._state.base_notes(base))
+        if learnt and not self.settings.take_over:
+            raise ValueError(
+                f"snapshot {base} has the weights of another training, whose state is not in "
+                f"{self._state.folder}, and its events would be trained on twice; name that "
+                "training's folder, or, if it is lost, take_over goes on behind those events"
+            )
+        return learnt.get("offset")
 
     def _link_current(self) -> str:
         while True:
@@ -227,7 +246,7 @@ class StreamTrainer:
         self.commit()  # a state that cannot be saved ends the training
         try:
             self.publish()
-        except OSError as error:
+        except (OSError, DamagedFolder) as error:
             _logger.error("Publishing failed, the current snapshot stays: %s", error)
 
     def _read(self, wait_seconds: float, patient: bool) -> list[tuple[str, Event]]:
@@ -250,7 +269,9 @@ class StreamTrainer:
     def _take(self, offset: str, event: Event) -> None:
         self._read_up_to = offset
         sample = self._behaviours.take(offset, event)
-        if sample is not None:
+        self._taken += 1
+        known_to = self.progress.known_to
+        if sample is not None and (known_to is None or offset > known_to):
             self._waiting.append(sample)
         if len(self._waiting) == self.settings.batch_size:
             self._train()
@@ -258,8 +279,7 @@ class StreamTrainer:
             self._behaviours.settle()
             skipped = dict(self._behaviours.skipped)
             self.progress = replace(self.progress, offset=offset, skipped=skipped)
-            unsaved = self.progress.step - self._saved_step()
-            if unsaved >= self.settings.commit_batches:
+            if self._taken >= self.settings.commit_batches * self.settings.batch_size:
                 self.commit()
 
     def _train(self) -> None:
@@ -279,7 +299,3 @@ class StreamTrainer:
         samples = self.progress.samples + len(labels)
         self.progress = replace(self.progress, step=step, samples=samples)
         self._waiting = []
-
-    def _saved_step(self) -> int:
-        saved: Any = self._state.progress
-        return saved.step

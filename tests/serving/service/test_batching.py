@@ -70,7 +70,7 @@ def test_answers_are_those_of_single_questions(engine, batcher, store):
         together, alone = future.result(30), engine.answer(question)
         np.testing.assert_allclose(together.probabilities, alone.probabilities, atol=1e-6)
         assert together.candidates == question.candidates
-        for name in ("user_known", "augmented", "recent_unknown", "snapshot"):
+        for name in ("user_known", "augmented", "recent_ignored", "snapshot"):
             assert getattr(together, name) == getattr(alone, name)
         assert (together.explanation is None) == (not question.explain)
         if question.explain:

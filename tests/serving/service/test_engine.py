@@ -38,7 +38,7 @@ def test_answers_are_the_scorers(engine, scorers, records, number):
     assert answer.augmented == (number >= 6)
     assert answer.user_known is True
     assert answer.known.all()
-    assert (answer.degraded, answer.recent_unknown, answer.explanation) == ((), 0, None)
+    assert (answer.degraded, answer.recent_ignored, answer.explanation) == ((), 0, None)
     assert answer.snapshot == "00000001"
     plain = engine.answer(Question(user, CANDIDATES, augment=False))
     expected = scored(scorer, user, record, augment=False)
@@ -67,9 +67,32 @@ def test_recent_behaviours_count_as_if_they_were_in_the_record(engine, scorers, 
     assert new == 2
     expected = scored(scorers(1), "person6", longer)
     np.testing.assert_allclose(answer.probabilities, expected, atol=1e-6)
-    assert answer.recent_unknown == 1
+    assert answer.recent_ignored == 1
     before = engine.answer(Question("person6", CANDIDATES)).probabilities
     assert np.abs(before - expected).max() > 1e-4
+
+
+def test_an_emptied_store_is_no_store_of_unknown_users(engine, store):
+    assert engine.answer(Question("nobody", CANDIDATES)).degraded == ()
+    store.pairs.clear()
+    for user in ("person6", "nobody"):
+        answer = engine.answer(Question(user, CANDIDATES))
+        assert (answer.user_known, answer.degraded) == (None, ("store",))
+
+
+def test_a_mended_snapshot_is_taken_after_a_while(engine, publish, snapshots, monkeypatch):
+    name = publish(2)
+    path = snapshots.root / name / "model" / "model.json"
+    text = path.read_text()
+    path.unlink()
+    assert engine.reload_if_new() == "refused"
+    path.write_text(text)
+    assert engine.reload_if_new() == "same"
+    now = time.monotonic()
+    monkeypatch.setattr(time, "monotonic", lambda: now + 61)
+    assert engine.reload_if_new() == "loaded"
+    (snapshots.root / "CURRENT").write_text("00000077\n")
+    assert engine.reload_if_new() == "refused"
 
 
 def test_a_new_user_borrows_by_recent_behaviours(engine, scorers):
@@ -151,7 +174,7 @@ def test_without_the_store_the_request_is_all_that_is_known(engine, scorers, sto
         time.sleep(0.001)
     np.testing.assert_array_equal(again.probabilities, before)
     told = [record.message for record in caplog.records]
-    assert told == ["store fails, answers go on without it", "store works again"]
+    assert told == ["store fails (the store in memory is told to fail), answers go on without it", "store works again"]
 
 
 @pytest.mark.parametrize(

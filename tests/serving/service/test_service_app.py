@@ -44,7 +44,7 @@ def test_answers_are_the_scorers(serve, publish, scorers, records):
         "user_known": True,
         "augmented": True,
         "degraded": [],
-        "recent_unknown": 0,
+        "recent_ignored": 0,
         "explanation": None,
     }
     assert response.headers["content-type"] == "application/json"
@@ -61,7 +61,7 @@ def test_all_that_can_be_asked_reaches_the_engine(serve, publish):
     ]
     asked = {**BODY, "recent": recent, "time": 100, "explain": True, "augment": True}
     told = client.post("/v1/ctr", json=asked).json()
-    assert told["recent_unknown"] == 1
+    assert told["recent_ignored"] == 1
     assert told["explanation"]["history_length"] == 4
     assert [near["user"][:6] for near in told["explanation"]["neighbours"]] == ["person"] * 3
     assert set(told["explanation"]["added"][0]) == {"item", "liked", "similarity", "donor"}

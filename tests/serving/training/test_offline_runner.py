@@ -2,21 +2,34 @@
 
 from __future__ import annotations
 
+import argparse
 import os
+import shutil
 import signal
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
-from small_world import ITEMS, USERS, Deployment, events, write_model
+from small_world import ITEMS, USERS, Deployment, events, run_once, same, write_model
 
 from recbole_mars.alignment import export_embeddings
-from recbole_mars.serving import Donors, Scorer, Snapshots, TokenTable, UserRecord
+from recbole_mars.serving import (
+    Donors,
+    KnownWorld,
+    Scorer,
+    Snapshots,
+    TokenTable,
+    TrainedModel,
+    UserRecord,
+    whole_folder,
+)
+from recbole_mars.serving.commands import offline
 from recbole_mars.serving.embedding import LocalEmbedder, RayEmbedder
 from recbole_mars.serving.events import Event, open_queue
 from recbole_mars.serving.offline import OfflineRunner
-from recbole_mars.serving.stores import LMDBStore, open_store
+from recbole_mars.serving.stores import LMDBStore, StoreError, open_store
 from recbole_mars.serving.users import embedding_key, user_key
 
 
@@ -202,6 +215,149 @@ def test_redis_comes_to_the_same(tmp_path: Path, redis_server) -> None:
     )
     assert list(one.tokens) == list(other.tokens)
     assert (one.items == other.items).all()
+
+
+def test_a_value_far_from_all_ratings_is_left_out(tmp_path: Path) -> None:
+    deployment = Deployment(tmp_path, agreement=True)
+    before = contents(tmp_path / "store")
+    deployment.append([Event("u1", "i3", 1e9, 100.0), Event("u2", "i3", 5.0, 100.0)])
+    deployment.run_offline(with_events=True)
+    after = contents(tmp_path / "store")
+    assert after[user_key("u1")] == before[user_key("u1")]
+    assert after[user_key("u2")] != before[user_key("u2")]
+
+
+def test_the_models_folder_may_be_written_to(tmp_path: Path) -> None:
+    """Its files are copied, not linked: a running service has those of the snapshot mapped."""
+    deployment = Deployment(tmp_path)
+    deployment.run_offline()
+    for path in (deployment.model / "items").iterdir():
+        path.write_bytes(b"other")
+    for name in deployment.snapshots.names():
+        deployment.snapshots.at(name)
+    inodes = [
+        (deployment.snapshots.root / name / "model" / "model.json").stat().st_ino
+        for name in deployment.snapshots.names()
+    ]
+    assert len(set(inodes)) == 1  # versions share what they have in common
+
+
+def test_a_model_exchanged_under_a_runner_is_refused(tmp_path: Path) -> None:
+    deployment = Deployment(tmp_path / "d")
+    other = write_model(tmp_path / "other", seed=5)
+    with LMDBStore(deployment.root / "store") as store:
+        runner = OfflineRunner(deployment.model, store, deployment.snapshots)
+        shutil.rmtree(deployment.model)
+        other.rename(deployment.model)
+        with pytest.raises(ValueError, match="has changed since the runner began"):
+            runner.run()
+    assert deployment.snapshots.names() == ["00000001"]
+
+
+@pytest.mark.parametrize("pointed", [True, False])
+def test_a_damaged_current_snapshot_is_stepped_over(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, pointed: bool
+) -> None:
+    """What was trained on the queue lives on in the newest version that is whole."""
+    deployment = Deployment(tmp_path)
+    deployment.append(events(40))
+    run_once(deployment)
+    trained = deployment.weights()
+    deployment.run_offline()
+    if pointed:
+        (deployment.snapshots.root / "00000003" / "model" / "model.json").unlink()
+    else:
+        (deployment.snapshots.root / "CURRENT").write_text("00000009\n")
+    deployment.run_offline()
+    newest = max(deployment.snapshots.names())
+    assert deployment.snapshots.current_name() == newest == "00000004"
+    assert "the next is made from 0000000" in caplog.text
+    assert same(deployment.weights(), trained)
+
+
+def test_a_round_that_fails_is_done_again(tmp_path: Path, monkeypatch) -> None:
+    """What could not be written does not count as done."""
+    deployment = Deployment(tmp_path)
+    deployment.append(events(30))
+    with LMDBStore(tmp_path / "store") as store, deployment.queue() as queue:
+        runner = OfflineRunner(deployment.model, store, deployment.snapshots)
+        put_many = store.put_many
+
+        def away(pairs):
+            raise StoreError("the store is away")
+
+        monkeypatch.setattr(store, "put_many", away)
+        with pytest.raises(StoreError):
+            runner.run(queue)
+        monkeypatch.setattr(store, "put_many", put_many)
+        runner.run(queue)
+    other = Deployment(tmp_path / "other")
+    other.append(events(30))
+    other.run_offline(with_events=True)
+    assert contents(tmp_path / "store") == contents(tmp_path / "other" / "store")
+
+
+def options(deployment: Deployment, *more: str) -> argparse.Namespace:
+    parser = argparse.ArgumentParser()
+    offline.add_arguments(parser)
+    places = {
+        "model": deployment.model,
+        "snapshots": deployment.snapshots.root,
+        "store": deployment.root / "store",
+    }
+    named = [text for name, place in places.items() for text in (f"--{name}", str(place))]
+    return parser.parse_args([*named, "--quiet", *more])
+
+
+def test_one_runner_publishes(tmp_path: Path) -> None:
+    deployment = Deployment(tmp_path)
+    with (
+        offline._alone(deployment.snapshots.root),
+        pytest.raises(ValueError, match="another offline runner publishes to"),
+    ):
+        offline.run(options(deployment))
+    offline.run(options(deployment))
+    assert deployment.snapshots.current_name() == "00000002"
+
+
+def test_rounds_go_on_when_one_fails(tmp_path: Path, monkeypatch, caplog) -> None:
+    deployment = Deployment(tmp_path)
+    rounds = []
+
+    def run(self, queue, keep):
+        rounds.append(keep)
+        if len(rounds) == 1:
+            raise StoreError("the store is away")
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(OfflineRunner, "run", run)
+    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            offline.run(options(deployment, "--every-minutes", "0.001"))
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+    assert len(rounds) == 2
+    assert "this round failed, the next one goes on from there: the store is away" in caplog.text
+    rounds.clear()
+    with pytest.raises(StoreError):
+        offline.run(options(deployment))
+
+
+@pytest.mark.parametrize("change", [{"like_from": 3.0}, {"max_length": 5}])
+def test_a_store_filled_by_other_rules_is_refused(tmp_path: Path, change: dict) -> None:
+    """The same users, items and embeddings, but events were read otherwise."""
+    deployment = Deployment(tmp_path, augmented=False)
+    folder = tmp_path / "changed"
+    model = TrainedModel.load(deployment.model)
+    requests = replace(model.settings.requests, **change)
+    changed = replace(model, settings=replace(model.settings, requests=requests))
+    with whole_folder(folder, {}) as aside:
+        changed.save(aside)
+        KnownWorld.load(deployment.model / "world").save(aside / "world")
+    with LMDBStore(tmp_path / "store") as store, pytest.raises(ValueError, match="another model"):
+        OfflineRunner(folder, store, deployment.snapshots)
 
 
 def test_a_store_of_another_model_is_refused(tmp_path: Path) -> None:

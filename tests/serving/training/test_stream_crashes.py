@@ -122,7 +122,7 @@ def test_a_kill_before_or_after_any_write_changes_no_bit(tmp_path: Path) -> None
             deployment.run_offline(with_events=True)
         assert_alike(killed, whole)
     # The runner's donors are in use since the second publication.
-    bases = [next((each.state / "snapshots").iterdir()) for each in (killed, whole)]
+    bases = [next((each.state / "bases").iterdir()) for each in (killed, whole)]
     donors = [Scorer.load(base).donors for base in bases]
     assert (donors[0].items == donors[1].items).all()
     assert donors[0].seen.sum() > Scorer.load(whole.snapshots.root / "00000001").donors.seen.sum()

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from small_world import SETTINGS, Deployment, events, run_once, same, write_model
+from small_world import SETTINGS, Deployment, events, records_of, run_once, same, write_model
 
 from recbole_mars.evaluation import log_loss
 from recbole_mars.serving import (
@@ -143,7 +143,9 @@ def test_two_trainers_do_not_undo_each_other(deployment: Deployment) -> None:
                 two.run(once=True)
         # A training that starts from the other's weights takes over.
         shutil.rmtree(deployment.root / "two")
-        with StreamTrainer(deployment.snapshots, queue, deployment.root / "two", SETTINGS) as two:
+        taken = replace(SETTINGS, take_over=True)
+        deployment.append(events(40, seed=2))
+        with StreamTrainer(deployment.snapshots, queue, deployment.root / "two", taken) as two:
             two.run(once=True)
     assert deployment.snapshots.names() == ["00000001", "00000002", "00000003"]
 
@@ -169,7 +171,7 @@ def test_donors_that_are_gone_are_replaced_by_the_current_ones(
     deployment.append(events(40))
     run_once(deployment)
     deployment.run_offline(with_events=True)
-    shutil.rmtree(deployment.state / "snapshots" / "00000002")
+    shutil.rmtree(deployment.state / "bases" / "00000002")
     deployment.append(events(40, seed=2))
     with caplog.at_level(logging.WARNING):
         run_once(deployment)
@@ -180,7 +182,7 @@ def test_donors_that_are_gone_are_replaced_by_the_current_ones(
 def test_a_damaged_state_is_refused(deployment: Deployment) -> None:
     deployment.append(events(40))
     run_once(deployment)
-    base = deployment.state / "snapshots" / "00000002" / "model" / "columns.safetensors"
+    base = deployment.state / "bases" / "00000002" / "model" / "columns.safetensors"
     data = base.read_bytes()
     base.unlink()
     base.write_bytes(data[:-1] + b"?")
@@ -192,7 +194,58 @@ def test_a_damaged_state_is_refused(deployment: Deployment) -> None:
         run_once(deployment)
     # Both have freed the folder.
     shutil.rmtree(deployment.state)
+    with pytest.raises(ValueError, match="would be trained on twice"):
+        run_once(deployment)
+    run_once(deployment, replace(SETTINGS, take_over=True))
+
+
+def test_who_takes_over_trains_on_nothing_twice(deployment: Deployment) -> None:
+    """The new training has the histories of all events, and learns from the later ones only."""
+    deployment.append(events(43))  # five batches, and three that wait
     run_once(deployment)
+    notes = deployment.snapshots.current().notes["training"]
+    shutil.rmtree(deployment.state)
+    deployment.append(events(37, seed=2))
+    successor = run_once(deployment, replace(SETTINGS, take_over=True))
+    assert notes["samples"] == 40
+    assert successor.progress.known_to == notes["offset"]
+    assert (successor.progress.samples, successor.progress.step) == (40, 5)
+    found = records_of(deployment)
+    other = Deployment(deployment.root / "other")
+    other.append(events(43))
+    other.append(events(37, seed=2))
+    run_once(other)
+    assert found == records_of(other)
+    # The same command goes on, and needs no permission any more.
+    deployment.append(events(8, seed=3))
+    assert run_once(deployment).progress.samples == 48
+
+
+def test_a_folder_that_is_no_trainers_is_left_alone(deployment: Deployment) -> None:
+    deployment.append(events(40))
+    with deployment.queue() as queue, pytest.raises(ValueError, match="is no folder of a training"):
+        StreamTrainer(deployment.snapshots, queue, deployment.root, SETTINGS)
+    with deployment.queue() as queue, pytest.raises(ValueError, match="is no folder of a training"):
+        StreamTrainer(deployment.snapshots, queue, deployment.snapshots.root, SETTINGS)
+    assert deployment.snapshots.current_name() == "00000001"
+    assert not (deployment.root / "records").exists()
+
+
+def test_a_damaged_current_snapshot_does_not_end_the_training(
+    deployment: Deployment, caplog: pytest.LogCaptureFixture
+) -> None:
+    deployment.append(events(40))
+    with deployment.trainer() as trainer:
+        for offset, event in trainer.queue.read(None, 40):
+            trainer._take(offset, event)
+        path = deployment.snapshots.current().folder / "model" / "model.json"
+        text = path.read_text()
+        path.unlink()
+        trainer._publish_patiently()
+        assert "Publishing failed, the current snapshot stays" in caplog.text
+        path.write_text(text)
+        trainer._publish_patiently()
+    assert deployment.snapshots.current_name() == "00000002"
 
 
 def test_there_must_be_a_snapshot_to_start_from(tmp_path: Path) -> None:

@@ -6,12 +6,15 @@ import argparse
 import logging
 import os
 import signal
+import threading
 import time
+from pathlib import Path
 from typing import Any
 
 import pytest
 from small_world import Deployment, events
 
+from recbole_mars.serving import NoSnapshot, Snapshots
 from recbole_mars.serving.commands import train
 from recbole_mars.serving.training import StreamSettings, report
 from recbole_mars.serving.training.recent import RecentScores
@@ -62,10 +65,33 @@ def test_every_option_reaches_the_settings(
     monkeypatch.setattr("recbole_mars.serving.training.StreamTrainer", see)
     given = {name: kind(7) for name, (kind, _) in train._NUMBERS.items()}
     texts = [x for name, n in given.items() for x in (f"--{name.replace('_', '-')}", str(n))]
-    for more in ([], [*texts, "--accept-loss"]):
+    for more in ([], [*texts, "--accept-loss", "--take-over"]):
         with pytest.raises(Seen):
             train.run(options(deployment, *more))
-    assert found == [StreamSettings(), StreamSettings(**given, accept_loss=True)]
+    assert found == [StreamSettings(), StreamSettings(**given, accept_loss=True, take_over=True)]
+
+
+@pytest.mark.usefixtures("kept_signals")
+def test_it_waits_for_the_first_snapshot(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    deployment = Deployment(tmp_path, publish=False)
+    deployment.append(events(16))
+    later = threading.Timer(1.0, deployment.run_offline)
+    later.start()
+    asked = iter([False] * 3 + [True] * 10)
+    caplog.set_level(logging.INFO)
+    train._wait_for_the_first(deployment.snapshots, lambda: False)
+    later.join()
+    assert caplog.text.count("has no snapshot yet") == 1
+    train._wait_for_the_first(Snapshots(tmp_path / "none"), asked.__next__)  # until it is stopped
+    with pytest.raises(NoSnapshot):
+        train.run(options(Deployment(tmp_path / "other", publish=False), "--once"))
+
+
+@pytest.mark.parametrize("number", ["0", "-1", "some"])
+def test_a_number_of_threads_is_one_or_more(deployment: Deployment, number: str, capsys) -> None:
+    with pytest.raises(SystemExit):
+        options(deployment, "--torch-threads", number)
+    assert f"invalid threads value: '{number}'" in capsys.readouterr().err
 
 
 def test_sigterm_saves_and_leaves(deployment: Deployment) -> None:
