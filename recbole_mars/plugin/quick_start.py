@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from logging import getLogger
+from pickle import UnpicklingError
 from typing import Any
 
 import torch
@@ -20,12 +21,16 @@ def load_data_and_model(model_file: str) -> tuple[Any, Any, Any, Any, Any, Any]:
 
     A RecBole checkpoint is a pickle: load only files that you or people you trust have trained.
 
-    Returns config, model, dataset, train_data, valid_data, test_data.
+    Raises ValueError for a file of another kind. Returns config, model, dataset, train_data,
+    valid_data, test_data.
     """
     # Unsafe, and not to be had otherwise: RecBole writes its Config object into the file, from
     # which the data is prepared again. The docstring says whom to trust.
-    checkpoint = torch.load(model_file, map_location="cpu", weights_only=False)
-    config = checkpoint["config"]
+    try:
+        checkpoint = torch.load(model_file, map_location="cpu", weights_only=False)
+        config = checkpoint["config"]
+    except (EOFError, UnpicklingError, RuntimeError, KeyError, TypeError) as error:
+        raise ValueError(f"{model_file} is no RecBole checkpoint: {error!r}") from None
     if config["model"] not in OUR_MODELS and asks_for_us(config.external_config_dict):
         serve_builtin(config["model"])  # the Config was unpickled, not made
     config["single_spec"], config["local_rank"] = True, 0  # whoever trained it, one process loads

@@ -5,6 +5,10 @@ Dimension letters: H donors, R behaviours of all donors, D width.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from pathlib import Path
+from tempfile import TemporaryFile
+
 import numpy as np
 
 from recbole_mars.alignment import pooled_user_embedding
@@ -22,7 +26,8 @@ class DonorBuilder:
     """Collects what high-active users can lend, user by user.
 
     trained_only: lend only behaviours that training knew. previous: donors of the same space, whose
-    embeddings are taken where a donor has not changed since.
+    embeddings are taken where a donor has not changed since. spool: folder for a nameless file that
+    is as large as what is lent; None for the system's.
     """
 
     def __init__(
@@ -31,12 +36,15 @@ class DonorBuilder:
         settings: RetrievalSettings,
         trained_only: bool = False,
         previous: Donors | None = None,
+        spool: Path | None = None,
     ) -> None:
         self.scorer, self.settings = scorer, settings
         self.trained_only, self.previous = trained_only, previous
         self._tokens: list[str] = []
         self._seen: list[int] = []
         self._parts: list[dict[str, np.ndarray]] = []
+        # Embeddings are nearly all that donors are, and may be more than there is memory for.
+        self._embeddings = TemporaryFile(dir=spool)  # noqa: SIM115
 
     def add(self, users: list[tuple[str, UserRecord]]) -> None:
         """Add users, in the order that they are to have."""
@@ -52,8 +60,13 @@ class DonorBuilder:
             placed.append(kept)
             self._tokens.append(token)
             self._seen.append(record.seen)
-        made = iter(self._embed(fresh))
-        self._parts += [next(made) if part is None else part for part in placed]
+        made = self._embed(fresh)
+        for kept in placed:
+            part = dict(next(made) if kept is None else kept)
+            embeddings = part.pop("embeddings")
+            self._width = embeddings.shape[1]
+            self._embeddings.write(embeddings.tobytes())
+            self._parts.append(part)
 
     def finish(self) -> Donors | None:
         """The donors; None if there is none."""
@@ -62,9 +75,12 @@ class DonorBuilder:
         settings = self.settings
         columns = {
             name: np.concatenate([part[name] for part in self._parts])
-            for name in ("items", "liked", "times", "embeddings")
+            for name in ("items", "liked", "times")
         }
         lengths = [len(part["items"]) for part in self._parts]
+        self._embeddings.flush()
+        shape = (sum(lengths), self._width)
+        embeddings = np.memmap(self._embeddings, np.float16, "r", shape=shape)
         users = np.stack([part["user"] for part in self._parts])
         index = UserIndex(
             users,
@@ -80,6 +96,7 @@ class DonorBuilder:
             np.concatenate([[0], np.cumsum(lengths)]),
             users=users,
             seen=np.array(self._seen),
+            embeddings=embeddings,
             **columns,
         )
 
@@ -88,12 +105,11 @@ class DonorBuilder:
         chosen = np.flatnonzero(record.trained) if self.trained_only else np.arange(len(record))
         return record.chosen(chosen[-self.scorer.model.settings.requests.max_length :])
 
-    def _embed(self, records: list[UserRecord]) -> list[dict[str, np.ndarray]]:
+    def _embed(self, records: list[UserRecord]) -> Iterator[dict[str, np.ndarray]]:
         if not records:
-            return []
+            return
         embeddings, mask = self.scorer.embed_behaviours(records)
         pooled = pooled_user_embedding(embeddings, mask).numpy()
-        found = []
         for record, rows, real, user in zip(records, embeddings.numpy(), mask.numpy(), pooled):
             part = {
                 "items": record.items,
@@ -103,8 +119,7 @@ class DonorBuilder:
             }
             if self.scorer.model.settings.requests.history == "positive":
                 part = {name: column[record.liked] for name, column in part.items()}
-            found.append({**part, "user": user})
-        return found
+            yield {**part, "user": user.copy()}
 
     def _kept(self, token: str, record: UserRecord) -> dict[str, np.ndarray] | None:
         """What the previous donors hold of an unchanged user."""

@@ -9,7 +9,7 @@ import hashlib
 import json
 import logging
 from collections.abc import Iterable, Iterator
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from itertools import chain, islice
 from pathlib import Path
 from typing import Any, TypeVar
@@ -23,7 +23,7 @@ from recbole_mars.evaluation import HIGH
 from recbole_mars.serving.donor_building import DonorBuilder
 from recbole_mars.serving.donors import Donors
 from recbole_mars.serving.embedding import LocalEmbedder, RayEmbedder
-from recbole_mars.serving.events import Event, EventQueue
+from recbole_mars.serving.events import Event, EventQueue, EventsLost
 from recbole_mars.serving.folders import MANIFEST, DamagedFolder, link_folder, read_manifest
 from recbole_mars.serving.model_folder import TrainedModel
 from recbole_mars.serving.scoring import Scorer
@@ -80,11 +80,24 @@ class OfflineRunner:
         self.world = KnownWorld.load(self.folder / "world")
         self._state = self._read_state()
 
-    def run(self, queue: EventQueue | None = None, keep: int = 3) -> Snapshot:
-        """Bring the store up to date with all that is known and queued, and publish."""
+    def run(
+        self,
+        queue: EventQueue | None = None,
+        keep: int = 3,
+        accept_loss: bool = False,
+        only_new: bool = False,
+    ) -> Snapshot:
+        """Bring the store up to date with all that is known and queued, and publish.
+
+        accept_loss: see consume. only_new: where the current snapshot tells all there is, it stays,
+        and is returned.
+        """
         self.bootstrap()
         if queue is not None:
-            self.consume(queue)
+            self.consume(queue, accept_loss=accept_loss)
+        newest = self._newest() if only_new else None
+        if newest is not None and self._is_told_by(newest):
+            return newest
         return self.publish(keep)
 
     def bootstrap(self) -> None:
@@ -102,15 +115,24 @@ class OfflineRunner:
                 self._write(users, {"bootstrapped": done})
                 bar.update(len(users))
 
-    def consume(self, queue: EventQueue, limit: int | None = None) -> int:
+    def consume(
+        self, queue: EventQueue, limit: int | None = None, accept_loss: bool = False
+    ) -> int:
         """Add what is queued to the users' histories; returns how many behaviours were new.
 
-        limit: events read at most; None reads until there are no more.
+        limit: events read at most; None reads until there are no more. accept_loss: begin with what
+        is there where the queue has lost events, or is another one. Raises EventsLost otherwise.
         """
         new, read = 0, 0
         while limit is None or read < limit:
             wanted = _EVENTS if limit is None else min(_EVENTS, limit - read)
-            events = queue.read(self._state["offset"], wanted)
+            try:
+                events = queue.read(self._state["offset"], wanted)
+            except (EventsLost, ValueError) as error:  # or the offset is of another kind of queue
+                if not accept_loss:
+                    raise
+                _logger.error("Events are lost, what is left is taken: %s", error)
+                events = queue.read(None, wanted)
             if not events:
                 break
             read += len(events)
@@ -140,7 +162,7 @@ class OfflineRunner:
             (folder / "users").mkdir()
             TokenTable(tokens).save(folder / "users" / "tokens")
             np.save(folder / "users" / "embeddings.npy", embeddings, allow_pickle=False)
-            donors = self._build_donors(newest)
+            donors = self._build_donors(newest, folder)
             if donors is not None:
                 donors.save(folder / "donors")
             training = current.notes.get("training") if current else None
@@ -159,20 +181,19 @@ class OfflineRunner:
     def _apply(self, events: list[tuple[str, Event]]) -> tuple[list[tuple[str, UserRecord]], int]:
         """Records of the users with new behaviours, and how many behaviours these are."""
         model = self.scorer.model
-        by_user: dict[str, list[tuple[str, Event]]] = {}
-        for offset, event in events:
-            by_user.setdefault(event.user, []).append((offset, event))
+        by_user: dict[str, list[Event]] = {}
+        for _, event in events:
+            by_user.setdefault(event.user, []).append(event)
         found = self.store.get_many([user_key(user) for user in by_user])
         changed, added = [], 0
         for (user, told), data in zip(by_user.items(), found):
             record = UserRecord() if data is None else UserRecord.from_bytes(data)
-            told = [(offset, event) for offset, event in told if offset > record.offset]
-            items = np.array([model.items.find(event.item) + 1 for _, event in told], dtype=int)
-            values = np.array([event.value for _, event in told])
+            items = np.array([model.items.find(event.item) + 1 for event in told], dtype=int)
+            values = np.array([event.value for event in told])
             # The model cannot read an item that it was not trained with.
             known = (items > 0) & model.plausible(values)
             liked, opinions = model.settings.requests.read(values)
-            times = np.array([event.time for _, event in told])
+            times = np.array([event.time for event in told])
             record, new = record.with_behaviours(
                 items[known],
                 liked[known],
@@ -181,7 +202,7 @@ class OfflineRunner:
                 model.settings.requests.kept,
             )
             if new:
-                changed.append((user, replace(record, offset=told[-1][0])))
+                changed.append((user, record))
                 added += new
         return changed, added
 
@@ -219,14 +240,14 @@ class OfflineRunner:
         rows = np.array(list(found.values()), dtype=np.float32)
         return list(found), rows.reshape(len(found), width)
 
-    def _build_donors(self, newest: Snapshot | None) -> Donors | None:
+    def _build_donors(self, newest: Snapshot | None, spool: Path) -> Donors | None:
         retrieval = self.scorer.model.settings.retrieval
         if retrieval is None:
             return None
         previous = None
         if newest is not None and newest.notes["donors"] and newest.notes["lent"] == self.donors:
             previous = Donors.load(newest.folder / "donors")
-        builder = DonorBuilder(self.scorer, retrieval, self.donors == "trained", previous)
+        builder = DonorBuilder(self.scorer, retrieval, self.donors == "trained", previous, spool)
         # In the order of training's ids, then of names, whatever order the store has.
         places = sorted(
             {
@@ -242,6 +263,13 @@ class OfflineRunner:
                 [(t, UserRecord.from_bytes(d)) for t, d in zip(tokens, found) if d is not None]
             )
         return builder.finish()
+
+    def _is_told_by(self, newest: Snapshot) -> bool:
+        """Whether a snapshot is the current one and would be published again as it is."""
+        if newest.name != self.snapshots.current_name():
+            return False
+        mine = {"exported": self._exported, "offset": self._state["offset"], "lent": self.donors}
+        return all(newest.notes.get(name) == value for name, value in mine.items())
 
     def _newest(self) -> Snapshot | None:
         """The newest snapshot that is whole, if it is of this model; parts go into the next."""
@@ -288,10 +316,12 @@ class OfflineRunner:
         return f"{digest.hexdigest()[:32]}-{self.scorer.space}"
 
     def _write(self, users: Iterable[tuple[str, UserRecord]], state: dict[str, Any]) -> None:
-        """Records and what they account for, at once."""
+        """Records, and then what they account for."""
         after = {**self._state, **state}
-        pairs = {user_key(user): record.to_bytes() for user, record in users}
-        self.store.put_many({**pairs, RUNNER_KEY: json.dumps(after).encode()})
+        self.store.put_many({user_key(user): record.to_bytes() for user, record in users})
+        # Behind the records: the nodes of a cluster do not fail together, and records know how
+        # far they are.
+        self.store.put_many({RUNNER_KEY: json.dumps(after).encode()})
         self._state = after
 
     def _bar(self, title: str, total: int, done: int = 0, wraps: Any = None) -> Any:

@@ -139,7 +139,7 @@ class Snapshots:
         Raises NoSnapshot if it is not there, DamagedFolder if it is damaged.
         """
         folder = self.root / name
-        if not folder.is_dir():
+        if not _NAME.fullmatch(name) or not folder.is_dir():
             raise NoSnapshot(f"{folder} is not there; there are {', '.join(self.names())}")
         return Snapshot(folder, read_manifest(folder, verify))
 

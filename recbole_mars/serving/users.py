@@ -15,8 +15,8 @@ __all__ = ["RUNNER_KEY", "UNKNOWN_GROUP", "UserRecord", "embedding_key", "user_k
 
 UNKNOWN_GROUP = -1
 RUNNER_KEY = b"m/runner"  # where in a store its runner tells what it has done, and for which model
-_MAGIC = b"RMU1"
-_HEAD = struct.Struct("<4siibIIHHI")
+_MAGIC = b"RMU2"
+_HEAD = struct.Struct("<4siibIIHI")
 _COLUMNS = (
     ("items", np.int32),
     ("liked", np.bool_),
@@ -45,7 +45,7 @@ class UserRecord:
     ever, those no longer kept included.
     user: internal id, 0 for one whom training did not know. fold: for agreement. group:
     of activity in training, see evaluation.activity; UNKNOWN_GROUP for a new user.
-    offset: of the last event in here, "" for none. space: name of the embedding's space, "" for no
+    space: name of the embedding's space, "" for no
     embedding. embedding: (D,) float32, emb_user^mm after all behaviours (MARS, eq. 13).
     """
 
@@ -58,7 +58,6 @@ class UserRecord:
     user: int = 0
     fold: int = 0
     group: int = UNKNOWN_GROUP
-    offset: str = ""
     space: str = ""
     embedding: np.ndarray = field(default_factory=partial(np.zeros, 0, np.float32))
 
@@ -110,8 +109,8 @@ class UserRecord:
         return replace(self, **columns, space="", embedding=np.zeros(0, dtype=np.float32))
 
     def to_bytes(self) -> bytes:
-        """A form of its own, without pickle: head, offset, space, columns, embedding."""
-        offset, space = self.offset.encode(), self.space.encode()
+        """A form of its own, without pickle: head, space, columns, embedding."""
+        space = self.space.encode()
         head = _HEAD.pack(
             _MAGIC,
             self.user,
@@ -119,31 +118,27 @@ class UserRecord:
             self.group,
             self.seen,
             len(self),
-            len(offset),
             len(space),
             len(self.embedding),
         )
         columns = [np.ascontiguousarray(getattr(self, name), kind) for name, kind in _COLUMNS]
         columns.append(np.ascontiguousarray(self.embedding, np.float32))
-        return b"".join([head, offset, space, *(column.tobytes() for column in columns)])
+        return b"".join([head, space, *(column.tobytes() for column in columns)])
 
     @classmethod
     def from_bytes(cls, data: bytes) -> UserRecord:
         """What to_bytes wrote; raises ValueError for anything else."""
         if len(data) < _HEAD.size or data[:4] != _MAGIC:
             raise ValueError("these bytes are no user record of this version; build the store anew")
-        _, user, fold, group, seen, n, offset_size, space_size, width = _HEAD.unpack_from(data)
-        place = _HEAD.size + offset_size + space_size
+        _, user, fold, group, seen, n, space_size, width = _HEAD.unpack_from(data)
+        place = _HEAD.size + space_size
         per_behaviour = sum(np.dtype(kind).itemsize for _, kind in _COLUMNS)
         if len(data) != place + n * per_behaviour + 4 * width:
             raise ValueError(f"a user record of {n} behaviours is cut off at {len(data)} bytes")
-        texts = data[_HEAD.size : place].decode()
-        offset, space = texts[:offset_size], texts[offset_size:]
+        space = data[_HEAD.size : place].decode()
         columns = {}
         for name, kind in (*_COLUMNS, ("embedding", np.float32)):
             count = width if name == "embedding" else n
             columns[name] = np.frombuffer(data, kind, count, place)
             place += columns[name].nbytes
-        return cls(
-            **columns, seen=seen, user=user, fold=fold, group=group, offset=offset, space=space
-        )
+        return cls(**columns, seen=seen, user=user, fold=fold, group=group, space=space)

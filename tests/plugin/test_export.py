@@ -7,11 +7,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from recbole.config import Config
 from recbole.data import create_dataset, data_preparation
 from recbole.quick_start import run_recbole
 from recbole.utils import get_model, get_trainer, init_seed
 
+from recbole_mars.export import main
 from recbole_mars.plugin.dataset import ROW_FIELD
 from recbole_mars.plugin.export import export_checkpoint, export_model
 from recbole_mars.serving import (
@@ -192,6 +194,19 @@ def test_what_cannot_be_served_is_refused(
     with pytest.raises(ValueError, match=message):
         export_model(config, None, dataset, tmp_path / "model")
     assert not (tmp_path / "model").exists()
+
+
+@pytest.mark.parametrize("content", [b"", b"junk", None])
+def test_what_is_no_checkpoint_is_refused(tmp_path: Path, content: bytes | None, capsys) -> None:
+    file = tmp_path / "junk.pth"
+    if content is None:
+        torch.save([1], file)
+    else:
+        file.write_bytes(content)
+    with pytest.raises(SystemExit) as end:
+        main([str(file), str(tmp_path / "model")])
+    assert end.value.code == 2
+    assert "junk.pth is no RecBole checkpoint" in capsys.readouterr().err
 
 
 def test_a_checkpoint_is_exported_by_name(tiny: dict[str, Any], tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ from recbole_mars.serving.events import Event
 
 def events(first: int, last: int) -> list[Event]:
     """One event for each number, with the number as its time."""
-    return [Event("u", f"i{n}", n % 2, n, f"id-{n}") for n in range(first, last)]
+    return [Event("u", f"i{n}", n % 2, n) for n in range(first, last)]
 
 
 def numbers(read: list[tuple[str, Event]]) -> list[int]:

@@ -83,7 +83,6 @@ def test_bytes_hold_everything() -> None:
         user=5,
         fold=3,
         group=2,
-        offset="00000000000000000012",
         space="räume",
         embedding=np.array([0.5, -1.5], np.float32),
     )
@@ -97,7 +96,7 @@ def test_bytes_hold_everything() -> None:
     empty = UserRecord.from_bytes(UserRecord().to_bytes())
     assert len(empty) == 0
     assert empty.seen == 0
-    assert empty.offset == ""
+    assert empty.space == ""
 
 
 @pytest.mark.parametrize("spoil", [lambda b: b[:-1], lambda b: b + b"x", lambda b: b"RMU0" + b[4:]])

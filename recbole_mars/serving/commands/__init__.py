@@ -5,4 +5,4 @@ Each has a docstring, whose first line is its help, add_arguments(parser) and ru
 
 __all__ = ["COMMANDS"]
 
-COMMANDS = ("offline", "serve", "train", "enqueue")
+COMMANDS = ("offline", "serve", "train", "enqueue", "choose")

@@ -42,6 +42,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default="all",
         help="lend all that is known of high-active users, or what training knew (%(default)s)",
     )
+    parser.add_argument(
+        "--accept-loss",
+        action="store_true",
+        help="begin with what is there where the queue has lost events, or is another one",
+    )
     parser.add_argument("--keep", type=int, default=3, help="snapshots that are left (%(default)s)")
     parser.add_argument(
         "--ray-address", help="embed on this Ray cluster; 'local' for the cores of this machine"
@@ -73,8 +78,8 @@ def run(args: argparse.Namespace) -> None:
 
     if args.keep < 1:
         raise ValueError(f"--keep must be >= 1, got {args.keep}")
-    if args.every_minutes is not None and not args.every_minutes > 0:
-        raise ValueError(f"--every-minutes must be > 0, got {args.every_minutes}")
+    if args.every_minutes is not None and not 0 < args.every_minutes < float("inf"):
+        raise ValueError(f"--every-minutes must be > 0 and finite, got {args.every_minutes}")
     logging.basicConfig(
         level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s"
     )
@@ -98,14 +103,18 @@ def run(args: argparse.Namespace) -> None:
         while True:
             begin = time.monotonic()
             try:
-                snapshot = runner.run(queue, args.keep)
-                _logger.info(
-                    "published %s: %s users, %s donors, %.1f s",
-                    snapshot.name,
-                    snapshot.notes["users"],
-                    snapshot.notes["donors"],
-                    time.monotonic() - begin,
-                )
+                before = runner.snapshots.names()
+                snapshot = runner.run(queue, args.keep, accept_loss=args.accept_loss, only_new=True)
+                if snapshot.name in before:
+                    _logger.info("nothing new: snapshot %s stays", snapshot.name)
+                else:
+                    _logger.info(
+                        "published %s: %s users, %s donors, %.1f s",
+                        snapshot.name,
+                        snapshot.notes["users"],
+                        snapshot.notes["donors"],
+                        time.monotonic() - begin,
+                    )
             except (StoreError, QueueError, OSError) as error:
                 if args.every_minutes is None or isinstance(error, EventsLost):
                     raise

@@ -1,7 +1,7 @@
 """The queue of interactions: a log on the disk of one machine, Redis Streams for several."""
 
 from recbole_mars.serving.events.base import EventQueue, EventsLost, QueueError
-from recbole_mars.serving.events.event import MAX_TOKEN_BYTES, Event, event_key
+from recbole_mars.serving.events.event import MAX_TOKEN_BYTES, Event
 from recbole_mars.serving.events.local_log import LocalLog
 from recbole_mars.serving.events.opening import open_queue
 from recbole_mars.serving.events.redis_stream import RedisStream
@@ -14,6 +14,5 @@ __all__ = [
     "LocalLog",
     "QueueError",
     "RedisStream",
-    "event_key",
     "open_queue",
 ]

@@ -34,7 +34,7 @@ class EventQueue(ABC):
     Offsets are text of one width, so that the order of strings is theirs. A consumer keeps the
     offset of the last event that it has put into effect together with that effect, in one step,
     and after a crash reads behind it: so each event takes effect just once. (Producers that are
-    unsure whether an append succeeded send it again; `event_key` tells these duplicates.)
+    unsure whether an append succeeded send it again: see Event for what is told twice.)
 
     A group is one consumer with its stand-ins: one process of it reads at a time. What is in the
     queue but is no event is skipped, counted in `malformed` and logged once with its offset, where

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import math
-import struct
 from dataclasses import dataclass, fields
 from typing import Any
 
-__all__ = ["MAX_JSON_BYTES", "MAX_TOKEN_BYTES", "Event", "event_key"]
+__all__ = ["MAX_JSON_BYTES", "MAX_TOKEN_BYTES", "Event"]
 
 MAX_TOKEN_BYTES = 509  # a token and a prefix of two bytes are a store's key
-# Three tokens of the longest, each byte written as an escape of six, and the rest.
+# Two tokens of the longest, each byte written as an escape of six, and the rest.
 MAX_JSON_BYTES = 10_000
 _GREATEST = 1e30  # of values, which are kept in float32
 
@@ -22,8 +20,8 @@ class Event:
     """One interaction of a user with an item.
 
     user, item: tokens of 1 to 509 bytes in UTF-8. value: the label 0 or 1, or a rating. time:
-    seconds, of the same clock as the logs that the model was trained on. id: the producer's, the
-    same whenever it sends the same interaction again; None where it has none.
+    as in the log that the model was trained on, its unit and clock. A user's event on the same item
+    at the same time is the same one, told again: a producer that is unsure sends it once more.
 
     Raises ValueError, naming the field but never a content, for anything else.
     """
@@ -32,10 +30,9 @@ class Event:
     item: str
     value: float
     time: float
-    id: str | None = None
 
     def __post_init__(self) -> None:
-        for name in ("user", "item") if self.id is None else ("user", "item", "id"):
+        for name in ("user", "item"):
             _check_token(name, getattr(self, name))
         for name in ("value", "time"):
             object.__setattr__(self, name, _finite(name, getattr(self, name)))
@@ -44,7 +41,7 @@ class Event:
 
     @classmethod
     def from_json(cls, text: str | bytes) -> Event:
-        """Read an object of these fields, `id` being optional."""
+        """Read an object of these fields."""
         if len(text) > MAX_JSON_BYTES:
             raise ValueError(f"event must have at most {MAX_JSON_BYTES} bytes, got {len(text)}")
         try:
@@ -60,11 +57,11 @@ class Event:
         if not isinstance(read, dict):
             raise ValueError(f"event must be a JSON object, got {type(read).__name__}")
         known = {field.name for field in fields(cls)}
-        missing = sorted(known - {"id"} - set(read))
+        missing = sorted(known - set(read))
         if missing or not set(read) <= known:
             raise ValueError(
-                f"event must have the fields {sorted(known)} ('id' is optional) and no others, "
-                f"got {len(set(read) - known)} unknown ones, and none of {missing}"
+                f"event must have the fields {sorted(known)} and no others, got"
+                f" {len(set(read) - known)} unknown ones, and none of {missing}"
             )
         return cls(**read)
 
@@ -76,23 +73,7 @@ class Event:
             "value": self.value,
             "time": self.time,
         }
-        if self.id is not None:
-            content["id"] = self.id
         return json.dumps(content, separators=(",", ":"))
-
-
-def event_key(event: Event) -> bytes:
-    """A digest of 16 bytes that is the same for duplicates of an event.
-
-    It is taken of the id, or of user, item and time where there is none.
-    """
-    if event.id is not None:
-        parts = [b"id", event.id.encode()]
-    else:
-        parts = [b"at", event.user.encode(), event.item.encode(), struct.pack(">d", event.time)]
-    # With the lengths, so that no two lists of parts make the same bytes.
-    content = b"".join(struct.pack(">I", len(part)) + part for part in parts)
-    return hashlib.blake2b(content, digest_size=16).digest()
 
 
 def _check_token(name: str, token: Any) -> None:

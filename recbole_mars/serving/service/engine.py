@@ -74,6 +74,7 @@ class Engine:
         # What the store says of itself, and what that was seen to fit.
         self._fitting: tuple[bytes | None, Loaded | None] = (None, None)
         self._failing: set[str] = set()
+        self._waits = False  # for a first snapshot, which was said
         self._reloading = threading.Lock()
         self._scoring = threading.Lock()
 
@@ -100,7 +101,10 @@ class Engine:
                     return "same"
                 snapshot = self.snapshots.current()
                 self._loaded = _load(snapshot)
-            except NoSnapshot:
+            except NoSnapshot as error:
+                if self._loaded is None and not self._waits:
+                    _logger.warning("waiting for a first snapshot: %s", error)
+                self._waits = True
                 return "none"
             except Exception as error:
                 # A version does not change by itself; what the system refused may work at once.

@@ -68,6 +68,7 @@ class LMDBStore(KeyValueStore):
                 readahead=False,  # users are looked up in no order
                 max_readers=_MAX_READERS,
             )
+            _see_that_it_is_whole(self._environment, Path(folder) / "data.mdb", self.name)
             # A killed reader's place in the table would keep old pages from being used again.
             self._environment.reader_check()
         except StoreError:
@@ -161,6 +162,15 @@ class LMDBStore(KeyValueStore):
         if self._environment is None:
             raise StoreError(f"{self.name} is closed")
         return self._environment
+
+
+def _see_that_it_is_whole(environment: Any, file: Path, name: str) -> None:
+    """A file that was cut off would end the process at the first page that is missing."""
+    pages = environment.info()["last_pgno"] + 1
+    needed, there = pages * environment.stat()["psize"], file.stat().st_size
+    if there < needed:
+        environment.close()
+        raise StoreError(f"{name} is cut off: {file.name} must have {needed} bytes, has {there}")
 
 
 def _page(

@@ -252,13 +252,17 @@ class StreamTrainer:
     def _read(self, wait_seconds: float, patient: bool) -> list[tuple[str, Event]]:
         try:
             return self.queue.read(self._read_up_to, _EVENTS, wait_seconds)
-        except EventsLost as error:
+        except (EventsLost, ValueError) as error:  # or the offset is of another kind of queue
             if not self.settings.accept_loss:
                 raise EventsLost(
-                    f"{error}; accept_loss goes on with what is left, without these events"
+                    f"{error}; --accept-loss (accept_loss) goes on with what is left, without "
+                    "these events"
                 ) from error
             _logger.error("Events are lost, training goes on with what is left: %s", error)
-            return self.queue.read(None, _EVENTS, wait_seconds)
+            events = self.queue.read(None, _EVENTS, wait_seconds)
+            if events and events[0][0] <= (self.progress.offset or ""):  # another queue's offsets
+                self.progress = replace(self.progress, known_to=None)
+            return events
         except QueueError as error:
             if not patient:
                 raise

@@ -1,4 +1,4 @@
-"""Events: what is one, its JSON, and the key of its duplicates."""
+"""Events: what is one, and its JSON."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ import json
 
 import pytest
 
-from recbole_mars.serving.events import Event, event_key
+from recbole_mars.serving.events import Event
 from recbole_mars.serving.events.event import MAX_JSON_BYTES
 
-EVENT = Event("ann", "film 7", 1, 978300760.5, "a-1")
+EVENT = Event("ann", "film 7", 1, 978300760.5)
 
 
 def changed(**fields) -> dict:
@@ -20,7 +20,7 @@ def test_json_is_read_back():
     for event in (
         EVENT,
         Event("u", "i", 3.5, -1e-3),
-        Event("käthe\u2028", "\U0001f600\t\n", 0, 1e300, "\x00"),
+        Event("käthe\u2028", "\U0001f600\t\n", 0, 1e300),
     ):
         line = event.to_json()
         assert line.isascii()
@@ -30,17 +30,14 @@ def test_json_is_read_back():
 
 
 def test_json_by_hand():
-    assert EVENT.to_json() == (
-        '{"user":"ann","item":"film 7","value":1.0,"time":978300760.5,"id":"a-1"}'
-    )
+    assert EVENT.to_json() == ('{"user":"ann","item":"film 7","value":1.0,"time":978300760.5}')
     read = Event.from_json(b' {"time": 5, "item": "i", "user": "\xc3\xa4", "value": 0}\n')
-    assert read == Event("ä", "i", 0.0, 5.0, None)
+    assert read == Event("ä", "i", 0.0, 5.0)
     assert isinstance(read.time, float)
-    assert Event.from_json('{"user":"u","item":"i","value":0,"time":5,"id":null}').id is None
 
 
 def test_longest_event_is_read_back():
-    longest = Event("\U0001f600" * 127, "\x01" * 509, 0.1, 0.1, "ä" * 254)
+    longest = Event("\U0001f600" * 127, "\x01" * 509, 0.1, 0.1)
     assert len(longest.to_json()) <= MAX_JSON_BYTES
     assert Event.from_json(longest.to_json()) == longest
 
@@ -52,8 +49,6 @@ def test_longest_event_is_read_back():
         ({"item": "secret" * 200}, "item must have 1 to 509 bytes in UTF-8, got 1200"),
         ({"user": 7}, "user must be text, got int"),
         ({"item": None}, "item must be text, got NoneType"),
-        ({"id": ""}, "id must have 1 to 509 bytes in UTF-8, got 0"),
-        ({"id": 3}, "id must be text, got int"),
         ({"user": "secret\ud800"}, "user must be text that UTF-8 can hold"),
         ({"value": True}, "value must be a number, got bool"),
         ({"value": "1"}, "value must be a number, got str"),
@@ -106,31 +101,3 @@ def test_other_texts_are_refused_without_being_shown(text, found):
             with pytest.raises(ValueError, match=found) as caught:
                 Event.from_json(form)
             assert "secret" not in str(caught.value)
-
-
-def test_key_is_of_the_id_where_there_is_one():
-    assert len(event_key(EVENT)) == 16
-    assert event_key(EVENT) == event_key(Event("else", "other", 0, 0, "a-1"))
-    assert event_key(EVENT) != event_key(Event("ann", "film 7", 1, 978300760.5, "a-2"))
-
-
-def test_key_is_of_user_item_and_time_where_there_is_none():
-    key = event_key(Event("u", "i", 1, 5))
-    assert event_key(Event("u", "i", 0, 5.0)) == key  # the same interaction, otherwise rated
-    others = [
-        Event("u", "i", 1, 5.000001),
-        Event("v", "i", 1, 5),
-        Event("u", "j", 1, 5),
-        Event("ui", "i", 1, 5),
-        Event("u", "ii", 1, 5),
-        Event("u", "i", 1, 5, "u"),
-    ]
-    assert len({key, *map(event_key, others)}) == 7
-    assert event_key(Event("a", "bc", 1, 5)) != event_key(Event("ab", "c", 1, 5))
-    assert event_key(Event("u", "i", 1, -0.0)) == event_key(Event("u", "i", 1, 0.0))
-
-
-def test_key_stays_the_same_over_versions():
-    # keys are kept with weights, so a change of them would let duplicates pass
-    assert event_key(EVENT).hex() == "8755989505162f11dcf17434790d6a0e"
-    assert event_key(Event("u", "i", 1, 5)).hex() == "d8fdc196316eae6d6e225394738961c8"

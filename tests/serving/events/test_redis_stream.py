@@ -226,7 +226,7 @@ def test_key_of_another_kind_is_reported(address, client):
             with pytest.raises(QueueError, match="refused: WRONGTYPE") as caught:
                 use()
             shown = "".join(traceback.format_exception(None, caught.value, caught.tb))
-            assert "id-0" not in shown.replace("events(0, 1)", "")
+            assert "i0" not in shown.replace("events(0, 1)", "")
 
 
 def test_redis_address_opens_a_stream(redis_server):

@@ -174,7 +174,10 @@ def test_without_the_store_the_request_is_all_that_is_known(engine, scorers, sto
         time.sleep(0.001)
     np.testing.assert_array_equal(again.probabilities, before)
     told = [record.message for record in caplog.records]
-    assert told == ["store fails (the store in memory is told to fail), answers go on without it", "store works again"]
+    assert told == [
+        "store fails (the store in memory is told to fail), answers go on without it",
+        "store works again",
+    ]
 
 
 @pytest.mark.parametrize(

@@ -188,6 +188,16 @@ def test_folder_that_is_a_file_is_named(tmp_path):
         LMDBStore(tmp_path / "file")
 
 
+@pytest.mark.parametrize("read_only", [True, False])
+def test_a_file_that_was_cut_off_is_an_error_before_it_is_read(tmp_path, read_only):
+    with LMDBStore(tmp_path) as store:
+        store.put_many({b"k%d" % number: b"x" * 1000 for number in range(500)})
+    with open(tmp_path / "data.mdb", "r+b") as file:
+        file.truncate(100_000)
+    with pytest.raises(StoreError, match=r"cut off: data.mdb must have \d+ bytes, has 100000"):
+        LMDBStore(tmp_path, read_only=read_only)
+
+
 def test_damaged_file_is_an_error(tmp_path):
     with LMDBStore(tmp_path) as store:
         store.put_many(batch(0))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -9,12 +10,15 @@ import faiss
 import pytest
 import torch
 from small_world import Deployment
+from tqdm import tqdm
 
 
 @pytest.fixture(scope="session", autouse=True)
 def _torch_is_whole() -> None:
     # The first optimizer imports for seconds, which forked processes are to find done.
     torch.optim.AdamW([torch.zeros(1, requires_grad=True)])
+    # A forked process that is killed with tqdm's own lock, which processes share, keeps it.
+    tqdm.set_lock(threading.RLock())
 
 
 @pytest.fixture(autouse=True)

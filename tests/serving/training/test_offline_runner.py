@@ -27,14 +27,14 @@ from recbole_mars.serving import (
 )
 from recbole_mars.serving.commands import offline
 from recbole_mars.serving.embedding import LocalEmbedder, RayEmbedder
-from recbole_mars.serving.events import Event, open_queue
+from recbole_mars.serving.events import Event, EventsLost, open_queue
 from recbole_mars.serving.offline import OfflineRunner
 from recbole_mars.serving.stores import LMDBStore, StoreError, open_store
 from recbole_mars.serving.users import embedding_key, user_key
 
 
 def contents(folder: Path) -> dict[bytes, bytes]:
-    """All users' records of a store, without the offsets, which name places in a queue."""
+    """All users' records of a store and all items' embeddings."""
     with LMDBStore(folder) as store:
         return {key: value for key, value in store.scan(b"") if not key.startswith(b"m/")}
 
@@ -297,6 +297,31 @@ def test_a_round_that_fails_is_done_again(tmp_path: Path, monkeypatch) -> None:
     assert contents(tmp_path / "store") == contents(tmp_path / "other" / "store")
 
 
+def test_records_are_written_before_what_they_account_for(tmp_path: Path, monkeypatch) -> None:
+    """The nodes of a cluster do not fail together: whichever write fails, nothing is lost."""
+    whole = Deployment(tmp_path / "whole")
+    whole.append(events(30))
+    whole.run_offline(with_events=True)
+    for failing in range(2):
+        deployment = Deployment(tmp_path / str(failing))
+        deployment.append(events(30))
+        with LMDBStore(deployment.root / "store") as store, deployment.queue() as queue:
+            runner = OfflineRunner(deployment.model, store, deployment.snapshots)
+            put_many, calls = store.put_many, []
+
+            def put(pairs, put_many=put_many, calls=calls, failing=failing):
+                calls.append(None)
+                if len(calls) == failing + 1:
+                    raise StoreError("a node is away")
+                put_many(pairs)
+
+            monkeypatch.setattr(store, "put_many", put)
+            with pytest.raises(StoreError):
+                runner.consume(queue)
+            OfflineRunner(deployment.model, store, deployment.snapshots).run(queue)
+        assert contents(deployment.root / "store") == contents(whole.root / "store")
+
+
 def options(deployment: Deployment, *more: str) -> argparse.Namespace:
     parser = argparse.ArgumentParser()
     offline.add_arguments(parser)
@@ -316,15 +341,39 @@ def test_one_runner_publishes(tmp_path: Path) -> None:
         pytest.raises(ValueError, match="another offline runner publishes to"),
     ):
         offline.run(options(deployment))
-    offline.run(options(deployment))
-    assert deployment.snapshots.current_name() == "00000002"
+    deployment.append(events(3))
+    log = ("--events", str(tmp_path / "log"))
+    for _ in range(2):  # the second has nothing to tell
+        offline.run(options(deployment, *log))
+        assert deployment.snapshots.current_name() == "00000002"
+    offline.run(options(deployment, *log, "--donors", "trained"))
+    assert deployment.snapshots.current_name() == "00000003"
+
+
+def test_a_queue_that_began_anew_is_taken_up_if_told_so(tmp_path: Path) -> None:
+    deployment = Deployment(tmp_path)
+    deployment.append(events(30))
+    deployment.run_offline(with_events=True)
+    shutil.rmtree(tmp_path / "log")
+    deployment.append(events(20, seed=2))
+    before = contents(tmp_path / "store")
+    with pytest.raises(EventsLost):
+        offline.run(options(deployment, "--events", str(tmp_path / "log")))
+    assert contents(tmp_path / "store") == before
+    offline.run(options(deployment, "--events", str(tmp_path / "log"), "--accept-loss"))
+    other = Deployment(tmp_path / "other")
+    other.append(events(30))
+    other.append(events(20, seed=2))
+    other.run_offline(with_events=True)
+    assert contents(tmp_path / "store") == contents(tmp_path / "other" / "store")
+    offline.run(options(deployment, "--events", str(tmp_path / "log")))  # as before
 
 
 def test_rounds_go_on_when_one_fails(tmp_path: Path, monkeypatch, caplog) -> None:
     deployment = Deployment(tmp_path)
     rounds = []
 
-    def run(self, queue, keep):
+    def run(self, queue, keep, **more):
         rounds.append(keep)
         if len(rounds) == 1:
             raise StoreError("the store is away")

@@ -389,7 +389,7 @@ def test_a_queue_that_is_away_is_asked_again_and_one_that_lost_events_is_not(
         return read(queue, after, *args)
 
     monkeypatch.setattr(LocalLog, "read", lose)
-    with pytest.raises(EventsLost, match="begins later; accept_loss goes on"):
+    with pytest.raises(EventsLost, match="begins later; --accept-loss"):
         run_once(deployment)
 
 

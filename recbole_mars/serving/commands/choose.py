@@ -1,0 +1,36 @@
+"""Make a snapshot the current one, or list those that are there."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from datetime import datetime, timezone
+from pathlib import Path
+
+__all__ = ["add_arguments", "run"]
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """What `choose` can be told."""
+    parser.add_argument("name", nargs="?", help="such as 00000007; without it all are listed")
+    parser.add_argument("--snapshots", required=True, type=Path, help="folder of the snapshots")
+
+
+def run(args: argparse.Namespace) -> None:
+    """Point the services to a version; end a trainer before: it would publish its own anew."""
+    from recbole_mars.serving.folders import MANIFEST
+    from recbole_mars.serving.snapshots import Snapshots
+
+    snapshots = Snapshots(args.snapshots)
+    if args.name is not None:
+        snapshots.choose(args.name)
+    current = snapshots.current_name()
+    for name in snapshots.names():
+        notes = snapshots.at(name, verify=False).notes
+        written = (args.snapshots / name / MANIFEST).stat().st_mtime
+        when = datetime.fromtimestamp(written, timezone.utc).strftime("%Y-%m-%d %H:%M:%S UTC")
+        step = (notes.get("training") or {}).get("step")
+        told = f"{notes.get('users')} users, {notes.get('donors')} donors"
+        told += "" if step is None else f", step {step} of streaming training"
+        mark = "*" if name == current else " "
+        sys.stdout.write(f"{mark} {name}  {when}  {told}\n")
