@@ -54,6 +54,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--stop-seconds", type=int, default=30, help="for running requests once it is to stop"
     )
     limits = parser.add_argument_group("limits and times")
+    limits.add_argument(
+        "--head-seconds",
+        type=float,
+        default=10,
+        metavar="N",
+        help="for a request's head to come whole, or the connection is closed (%(default)s)",
+    )
     for name, (kind, text) in _LIMITS.items():
         limits.add_argument(f"--{name.replace('_', '-')}", type=kind, metavar="N", help=text)
 
@@ -67,10 +74,13 @@ def run(args: argparse.Namespace) -> None:
 
     uvicorn = import_optional("uvicorn")
     from recbole_mars.serving.service import Engine, create_app
+    from recbole_mars.serving.service.connections import protocol_of
     from recbole_mars.serving.service.logs import log_to_stderr
     from recbole_mars.serving.snapshots import Snapshots
     from recbole_mars.serving.stores import open_store
 
+    if not args.head_seconds > 0:
+        raise ValueError(f"--head-seconds must be > 0, got {args.head_seconds}")
     log_to_stderr(args.log_level)
     torch.set_num_threads(args.torch_threads)
     settings = _settings(args)
@@ -80,7 +90,7 @@ def run(args: argparse.Namespace) -> None:
             create_app(Engine(Snapshots(args.snapshots), store), settings),
             host=args.host,
             port=args.port,
-            http="h11",  # unlike httptools it limits what headers may take
+            http=protocol_of(args.head_seconds),
             log_config=None,
             access_log=False,
             server_header=False,

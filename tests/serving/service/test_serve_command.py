@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import http.client
 import json
 import os
@@ -100,6 +101,31 @@ def answered(connection):
     response = http.client.HTTPResponse(connection)
     response.begin()
     return response.status, json.loads(response.read())
+
+
+def test_connections_that_say_nothing_are_closed(start):
+    """Or half of a request's head, however its bytes trickle in; who has asked may pause."""
+    process = start("--head-seconds", 2)
+    kept = http.client.HTTPConnection(HOST, int(process.port), timeout=30)
+    kept.request("GET", "/readyz")
+    assert kept.getresponse().read()
+    begun = time.monotonic()
+    with process.connect(b"") as silent, process.connect(HEAD) as half:
+        while time.monotonic() < begun + 1.5:
+            half.sendall(b"x")
+            time.sleep(0.1)
+        assert silent.recv(1) == b""
+        with contextlib.suppress(ConnectionResetError):
+            assert half.recv(1) == b""
+    assert 1.5 < time.monotonic() - begun < 20
+    time.sleep(2.5)
+    kept.request("POST", "/v1/ctr", BODY, {"Content-Type": "application/json"})
+    assert kept.getresponse().status == 200
+    for _ in range(3):  # a head in two pieces, on a connection that was used
+        kept.sock.sendall(HEAD)
+        time.sleep(0.2)
+        kept.sock.sendall(b"Content-Length: %d\r\n\r\n" % len(BODY) + BODY)
+        assert answered(kept.sock)[0] == 200
 
 
 def test_sigterm_lets_a_running_request_finish(start):
