@@ -22,7 +22,8 @@ from recbole_mars.ctr.objectives import Objective, TrainingBatch
 __all__ = ["ContrastiveObjective", "ContrastiveSettings", "info_nce"]
 
 REPRESENTATIONS = ("pooled", "interest")
-_BLOCK = {True: 2**18, False: 2**26}  # cosines at once, on a CPU: 1 MB fits its cache; elsewhere
+_BLOCK = {"cpu": 1 << 18}  # cosines at once, 1 MB: they stay in the cache
+_BLOCK_ELSEWHERE = 1 << 26
 _TINY = 1e-8  # a shorter vector counts as zero, whose direction has no gradient worth having
 
 
@@ -75,8 +76,9 @@ class _InfoNCE(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, views: Tensor, groups: Tensor, temperature: float) -> Tensor:
+        """views: (2N, D), of which row i and row i + N are of one sample. groups: (2N,)."""
         n = len(views)
-        block = max(1, _BLOCK[views.device.type == "cpu"] // n)
+        block = max(1, _BLOCK.get(views.device.type, _BLOCK_ELSEWHERE) // n)
         partners = torch.arange(n, device=views.device).roll(n // 2)
         total = views.new_zeros(())
         columns = views.t().contiguous()  # (D, 2N): products with these are several times faster
@@ -91,7 +93,7 @@ class _InfoNCE(torch.autograd.Function):
                 scores[place, partners[start:stop]] = partner_scores
                 scores.div_(temperature)
                 highest = scores.amax(1, keepdim=True)
-                shares = scores.sub_(highest).exp_()  # from here on scores are the softmax
+                shares = scores.sub_(highest).exp_()  # in place: scores are gone
                 sums = shares.sum(1, keepdim=True)
                 total += (sums.log() + highest).sum() - partner_scores.sum() / temperature
                 shares.div_(sums)

@@ -53,7 +53,8 @@ class OfflineRunner:
     """Keeps users' records in a store up to date, and publishes snapshots (MARS, 3.5.2).
 
     What was done is part of what is written: a runner that was killed goes on where the last batch
-    ended, and events that are told again change nothing. One runner writes to a store.
+    ended, and events that are told again change nothing. Only one runner may write to a
+    store.
 
     model: folder of a trained model. donors: "all" lends all behaviours that are known, "trained"
     those that training knew, as in an offline evaluation. embedder: of users; None: this process.
@@ -128,7 +129,7 @@ class OfflineRunner:
             wanted = _EVENTS if limit is None else min(_EVENTS, limit - read)
             try:
                 events = queue.read(self._state["offset"], wanted)
-            except (EventsLost, ValueError) as error:  # or the offset is of another kind of queue
+            except EventsLost as error:
                 if not accept_loss:
                     raise
                 _logger.error("Events are lost, what is left is taken: %s", error)
@@ -158,10 +159,11 @@ class OfflineRunner:
                 link_folder(current.folder / "model", folder / "model")
             else:
                 link_folder(self.folder, folder / "model", copy=True)
-            tokens, embeddings = self._all_users()
-            (folder / "users").mkdir()
-            TokenTable(tokens).save(folder / "users" / "tokens")
-            np.save(folder / "users" / "embeddings.npy", embeddings, allow_pickle=False)
+            users = self._save_embeddings(folder / "users", self._users_embeddings())
+            if current is not None and (current.folder / "items").is_dir():
+                link_folder(current.folder / "items", folder / "items")
+            else:
+                self._save_embeddings(folder / "items", self._items_embeddings())
             donors = self._build_donors(newest, folder)
             if donors is not None:
                 donors.save(folder / "donors")
@@ -172,7 +174,7 @@ class OfflineRunner:
                 **({} if training is None else {"training": training}),
                 "lent": self.donors,
                 "offset": self._state["offset"],
-                "users": len(tokens),
+                "users": users,
                 "donors": 0 if donors is None else len(donors),
             }
 
@@ -233,12 +235,26 @@ class OfflineRunner:
         for key, data in self.store.scan(_USERS):
             yield key[len(_USERS) :].decode(), UserRecord.from_bytes(data)
 
-    def _all_users(self) -> tuple[list[str], np.ndarray]:
-        found = {token: record.embedding for token, record in self._records()}
+    def _users_embeddings(self) -> dict[str, np.ndarray]:
+        return {token: record.embedding for token, record in self._records()}
+
+    def _items_embeddings(self) -> dict[str, np.ndarray]:
+        """Of the items that training has seen; see _write_items."""
+        found: dict[str, np.ndarray] = {}
+        for tokens in _batches(self.scorer.model.items, _EVENTS):
+            rows = self.store.get_many([embedding_key(token) for token in tokens])
+            found.update((t, np.frombuffer(row, "<f4")) for t, row in zip(tokens, rows) if row)
+        return found
+
+    def _save_embeddings(self, folder: Path, found: dict[str, np.ndarray]) -> int:
+        """Write tokens and (N, D) float32 rows in the same order; returns N."""
         alignment = self.scorer.model.alignment
         width = 0 if alignment is None else alignment.settings.width
-        rows = np.array(list(found.values()), dtype=np.float32)
-        return list(found), rows.reshape(len(found), width)
+        rows = np.array(list(found.values()), dtype=np.float32).reshape(len(found), width)
+        folder.mkdir()
+        TokenTable(list(found)).save(folder / "tokens")
+        np.save(folder / "embeddings.npy", rows, allow_pickle=False)
+        return len(found)
 
     def _build_donors(self, newest: Snapshot | None, spool: Path) -> Donors | None:
         retrieval = self.scorer.model.settings.retrieval
@@ -319,8 +335,8 @@ class OfflineRunner:
         """Records, and then what they account for."""
         after = {**self._state, **state}
         self.store.put_many({user_key(user): record.to_bytes() for user, record in users})
-        # Behind the records: the nodes of a cluster do not fail together, and records know how
-        # far they are.
+        # Behind the records: the nodes of a cluster do not fail together, and a record takes what
+        # is told twice once.
         self.store.put_many({RUNNER_KEY: json.dumps(after).encode()})
         self._state = after
 

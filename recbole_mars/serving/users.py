@@ -44,9 +44,9 @@ class UserRecord:
     float32. times: float64. trained: whether the model's training knew them, bool. seen: behaviours
     ever, those no longer kept included.
     user: internal id, 0 for one whom training did not know. fold: for agreement. group:
-    of activity in training, see evaluation.activity; UNKNOWN_GROUP for a new user.
-    space: name of the embedding's space, "" for no
-    embedding. embedding: (D,) float32, emb_user^mm after all behaviours (MARS, eq. 13).
+    of activity in training, see evaluation.activity; UNKNOWN_GROUP for a new user. space: name of
+    the embedding's space, "" for no embedding. embedding: (D,) float32, emb_user^mm after all
+    behaviours (MARS, eq. 13).
     """
 
     items: np.ndarray = field(default_factory=partial(np.zeros, 0, np.int32))

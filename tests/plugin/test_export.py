@@ -24,8 +24,11 @@ from recbole_mars.serving import (
     TrainedModel,
     read_manifest,
 )
+from recbole_mars.serving.events import Event, LocalLog
 from recbole_mars.serving.offline import OfflineRunner
+from recbole_mars.serving.service import Engine, Question, Recent
 from recbole_mars.serving.stores import LMDBStore
+from recbole_mars.serving.users import user_key
 
 CASES: dict[str, dict[str, Any]] = {
     "MARS": {},
@@ -138,6 +141,57 @@ def test_the_scores_of_ml_100k_are_the_offline_models(empty_cwd: Path) -> None:
     assert len(online) == 943
     assert augmented > 200
     np.testing.assert_allclose(online, offline, atol=1e-5)
+    told = answers_to_the_told(config, world, dataset, test, empty_cwd)
+    np.testing.assert_allclose(told, offline, atol=1e-5)
+
+
+def raw_ratings(config: Config) -> dict[tuple[str, str, float], float]:
+    """The log as its file has it: by user, item and time."""
+    file = Path(config["data_path"], f"{config['dataset']}.inter")
+    head, *rows = file.read_text().splitlines()
+    names = [column.split(":")[0] for column in head.split("\t")]
+    found = [dict(zip(names, row.split("\t"))) for row in rows]
+    return {
+        (row["user_id"], row["item_id"], float(row["timestamp"])): float(row["rating"])
+        for row in found
+    }
+
+
+def answers_to_the_told(
+    config: Config, world: KnownWorld, dataset: Any, test: Any, folder: Path
+) -> np.ndarray:
+    """Probabilities of all test rows by the service, which must be told of each row before them.
+
+    To every second user the request tells it, of the others the queue.
+    """
+    log, ratings = dataset.log, raw_ratings(config)
+    snapshots = Snapshots(folder / "snapshots")
+    rows = np.concatenate([batch[0][ROW_FIELD].numpy() for batch in test])
+    questions, events = [], []
+    with LMDBStore(folder / "store") as store:
+        runner = OfflineRunner(folder / "model", store, snapshots, donors="trained")
+        model = runner.scorer.model
+        kept = model.settings.requests.kept
+        for place, row in enumerate(rows.tolist()):
+            user = int(log.users[row])
+            name = world.users[user - 1]
+            record = world.record(user, kept, row - 1 - log.offsets[user])
+            store.put_many({user_key(name): record.to_bytes()})
+            item, time = model.items[log.items[row - 1] - 1], float(log.times[row - 1])
+            event = Event(name, item, ratings[name, item, time], time)
+            recent = [Recent(item, event.value, time)] if place % 2 else []
+            if not recent:
+                events.append(event)
+            wanted = model.items[log.items[row] - 1]
+            questions.append(Question(name, [wanted], recent, float(log.times[row])))
+        with LocalLog(folder / "log") as queue:
+            queue.append(events)
+            assert runner.consume(queue) == len(events)
+        engine = Engine(snapshots, store)
+        assert engine.reload_if_new() == "loaded"
+        answers = [engine.answer(question) for question in questions]
+    assert not any(answer.degraded or answer.recent_ignored for answer in answers)
+    return np.concatenate([answer.probabilities for answer in answers])
 
 
 @pytest.mark.parametrize("scaled", [True, False])
@@ -151,14 +205,7 @@ def test_an_event_is_read_as_its_row_of_the_log_was(
     export_model(config, model, dataset, tmp_path / "model")
     world = KnownWorld.load(tmp_path / "model" / "world")
     loaded = TrainedModel.load(tmp_path / "model")
-    head, *rows = (Path(config["data_path"], "world.inter")).read_text().splitlines()
-    names = [column.split(":")[0] for column in head.split("\t")]
-    ratings = {}
-    for row in rows:
-        values = dict(zip(names, row.split("\t")))
-        ratings[values["user_id"], values["item_id"], float(values["timestamp"])] = float(
-            values["rating"]
-        )
+    ratings = raw_ratings(config)
     told = []
     for place, user in enumerate(world.users):
         record = world.record(place + 1, 1000)

@@ -20,6 +20,7 @@ def run(args: argparse.Namespace) -> None:
     """Point the services to a version; end a trainer before: it would publish its own anew."""
     from recbole_mars.serving.folders import MANIFEST
     from recbole_mars.serving.snapshots import Snapshots
+    from recbole_mars.serving.training.publishing import training_of
 
     snapshots = Snapshots(args.snapshots)
     if args.name is not None:
@@ -29,7 +30,7 @@ def run(args: argparse.Namespace) -> None:
         notes = snapshots.at(name, verify=False).notes
         written = (args.snapshots / name / MANIFEST).stat().st_mtime
         when = datetime.fromtimestamp(written, timezone.utc).strftime("%Y-%m-%d %H:%M:%S UTC")
-        step = (notes.get("training") or {}).get("step")
+        step = training_of(notes).get("step")
         told = f"{notes.get('users')} users, {notes.get('donors')} donors"
         told += "" if step is None else f", step {step} of streaming training"
         mark = "*" if name == current else " "

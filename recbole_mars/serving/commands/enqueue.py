@@ -83,13 +83,16 @@ def _of_stream(stream: RawIOBase) -> Iterator[list[Event]]:
         piece = stream.read(_PIECE)
         *lines, rest = (rest + piece).split(b"\n") if piece else (rest, b"")
         events: list[Event] = []
-        try:
-            for line in lines:
-                number += 1
+        for line in lines:
+            number += 1
+            try:
                 events += _of_line("stdin", number, line)
-        finally:
-            if events:
-                yield events
+            except ValueError:
+                if events:
+                    yield events
+                raise
+        if events:
+            yield events
         if not piece:
             return
 

@@ -71,10 +71,10 @@ def _alone(snapshots: Path) -> Iterator[None]:
 def run(args: argparse.Namespace) -> None:
     """Once, or until SIGTERM or SIGINT, which let a run end that has begun."""
     from recbole_mars.serving.embedding import RayEmbedder
-    from recbole_mars.serving.events import EventsLost, QueueError, open_queue
+    from recbole_mars.serving.events import EventsLost, open_queue
     from recbole_mars.serving.offline import OfflineRunner
     from recbole_mars.serving.snapshots import Snapshots
-    from recbole_mars.serving.stores import StoreError, open_store
+    from recbole_mars.serving.stores import open_store
 
     if args.keep < 1:
         raise ValueError(f"--keep must be >= 1, got {args.keep}")
@@ -115,7 +115,7 @@ def run(args: argparse.Namespace) -> None:
                         snapshot.notes["donors"],
                         time.monotonic() - begin,
                     )
-            except (StoreError, QueueError, OSError) as error:
+            except OSError as error:
                 if args.every_minutes is None or isinstance(error, EventsLost):
                     raise
                 _logger.error("this round failed, the next one goes on from there: %s", error)

@@ -11,7 +11,14 @@ from typing import TypeVar
 
 from recbole_mars.serving.events.event import Event
 
-__all__ = ["EventQueue", "EventsLost", "QueueError", "checked_limit", "checked_name"]
+__all__ = [
+    "EventQueue",
+    "EventsLost",
+    "ForeignOffset",
+    "QueueError",
+    "checked_limit",
+    "checked_name",
+]
 
 _log = logging.getLogger(__name__)
 _Queue = TypeVar("_Queue", bound="EventQueue")
@@ -26,6 +33,10 @@ class EventsLost(QueueError):
 
     Reading with `after=None` takes what is left.
     """
+
+
+class ForeignOffset(EventsLost, ValueError):
+    """An offset is none of this queue's: it is of another kind of queue, or no offset at all."""
 
 
 class EventQueue(ABC):
@@ -61,13 +72,16 @@ class EventQueue(ABC):
 
         after: None for all that the queue still has. wait_seconds: how long to wait for a first
         event where there is none. What was read before, and also what was committed, is read again
-        where `after` asks for it. Raises EventsLost where some of it is gone, ValueError for text
-        that is no offset and for a limit below 1.
+        where `after` asks for it. Raises EventsLost where some of it is gone or `after` is none of
+        this queue's offsets, ValueError for a limit below 1.
         """
 
     @abstractmethod
     def commit(self, offset: str) -> None:
-        """Tell the queue that this group has stored the effect of all events up to `offset`."""
+        """Tell the queue that this group has stored the effect of all events up to `offset`.
+
+        Raises ForeignOffset for another queue's.
+        """
 
     @abstractmethod
     def ping(self) -> None:

@@ -11,6 +11,7 @@ from typing import Any
 from recbole_mars.serving.events.base import (
     EventQueue,
     EventsLost,
+    ForeignOffset,
     QueueError,
     checked_limit,
     checked_name,
@@ -238,7 +239,7 @@ def _offset(position: _ID) -> str:
 
 def _position(offset: str) -> _ID:
     if not re.fullmatch(rf"[0-9]{{{_DIGITS}}}-[0-9]{{{_DIGITS}}}", offset):
-        raise ValueError(
+        raise ForeignOffset(
             f"an offset of a stream must be two numbers of {_DIGITS} digits, got {offset!r}"
         )
     return _numbers(offset.encode())

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from itertools import zip_longest
 from pathlib import Path
 
-from recbole_mars.serving.events.base import EventsLost, QueueError
+from recbole_mars.serving.events.base import EventsLost, ForeignOffset, QueueError
 from recbole_mars.serving.events.records import append_follows, records
 
 __all__ = ["offset_at", "position_of", "read_from", "segment_bases", "segment_file"]
@@ -23,9 +23,9 @@ def offset_at(position: int) -> str:
 
 
 def position_of(offset: str) -> int:
-    """Where in the log the record of an offset ends; raises ValueError for other text."""
+    """Where in the log the record of an offset ends; raises ForeignOffset for other text."""
     if not re.fullmatch(rf"[0-9]{{{_DIGITS}}}", offset):
-        raise ValueError(f"an offset of a log must have {_DIGITS} digits, got {offset!r}")
+        raise ForeignOffset(f"an offset of a log must have {_DIGITS} digits, got {offset!r}")
     return int(offset)
 
 

@@ -211,7 +211,8 @@ class StreamTrainer:
             raise ValueError(
                 f"snapshot {base} has the weights of another training, whose state is not in "
                 f"{self._state.folder}, and its events would be trained on twice; name that "
-                "training's folder, or, if it is lost, take_over goes on behind those events"
+                "training's folder, or, if it is lost, --take-over (take_over) goes on behind "
+                "those events"
             )
         return learnt.get("offset")
 
@@ -252,7 +253,7 @@ class StreamTrainer:
     def _read(self, wait_seconds: float, patient: bool) -> list[tuple[str, Event]]:
         try:
             return self.queue.read(self._read_up_to, _EVENTS, wait_seconds)
-        except (EventsLost, ValueError) as error:  # or the offset is of another kind of queue
+        except EventsLost as error:
             if not self.settings.accept_loss:
                 raise EventsLost(
                     f"{error}; --accept-loss (accept_loss) goes on with what is left, without "

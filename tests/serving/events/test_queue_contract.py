@@ -11,7 +11,7 @@ import pytest
 from event_numbers import events, numbers
 
 from recbole_mars.data.files import write_whole
-from recbole_mars.serving.events import QueueError
+from recbole_mars.serving.events import ForeignOffset, QueueError
 
 
 def test_events_come_in_the_order_they_were_appended(queue):
@@ -120,9 +120,9 @@ def test_wrong_arguments_are_refused(queue):
     with pytest.raises(ValueError, match="limit must be >= 1, got 0"):
         queue.read(None, 0)
     for offset in ("", "0", "1-1", "x" * 20):
-        with pytest.raises(ValueError, match=r"an offset of a .* digits, got"):
+        with pytest.raises(ForeignOffset, match=r"an offset of a .* digits, got"):
             queue.read(offset, 1)
-        with pytest.raises(ValueError, match=r"an offset of a .* digits, got"):
+        with pytest.raises(ForeignOffset, match=r"an offset of a .* digits, got"):
             queue.commit(offset)
 
 

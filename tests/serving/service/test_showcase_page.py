@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import html
+import json
 import re
 import shutil
 import subprocess
 from html.parser import HTMLParser
 
 import pytest
+from fastapi.responses import HTMLResponse
 from fastapi.testclient import TestClient
 from PIL import Image
 
@@ -16,6 +18,7 @@ from recbole_mars.serving.service import Engine, ServiceSettings, create_app
 from recbole_mars.serving.showcase import Card, Directory, Showcase
 from recbole_mars.serving.showcase.serving import listening, running
 
+NAMES = ("scores", "history", "status", "error")
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 HOSTILE = (
     "<script>document.body.dataset.owned = 1</script>",
@@ -157,6 +160,71 @@ def test_a_behaviour_that_is_added_changes_the_scores(look, page, app):
     assert f"your clicks {clicks:+.1f}".replace("-", "\N{MINUS SIGN}") in top
     assert abs(clicks) > 0.1
     assert "Undo" in words(part(dom, "history"))
+
+
+STEPS = """
+  const seen = [];
+  const step = (act) => new Promise((done) => {
+    act();
+    setTimeout(() => {
+      const text = (id) => document.getElementById(id).textContent;
+      const error = document.getElementById("error");
+      const failed = error.hidden ? "" : text("error-text");
+      seen.push([...["scores", "history", "status"].map(text), failed]);
+      done();
+    }, 1000);
+  });
+  const search = (text) => step(() => {
+    const items = document.getElementById("items");
+    items.value = text;
+    items.dispatchEvent(new Event("input"));
+  });
+  const press = (selector) => step(() => document.querySelector(selector).click());
+  addEventListener("load", async () => {
+    await step(() => {});
+    for (const [act, what] of %s) await {search, press}[act](what);
+    const told = document.createElement("pre");
+    told.id = "seen";
+    told.textContent = JSON.stringify(seen);
+    document.body.append(told);
+  });
+"""
+
+
+@pytest.fixture
+def use(look, page, app):
+    """What the page says after it is loaded for a place, and after each step of its user."""
+
+    def use(place, *steps):
+        script = f"<script>{STEPS % json.dumps(steps)}</script></body>"
+        used = TestClient(app).get("/").text.replace("</body>", script)
+        app.add_api_route("/used", lambda: HTMLResponse(used))  # without the page's policy
+        dom = look(f"{page}used#{place}", "--dump-dom")
+        (found,) = re.findall(r'<pre id="seen">(.*?)</pre>', dom, re.DOTALL)
+        return [dict(zip(NAMES, each)) for each in json.loads(html.unescape(found))]
+
+    return use
+
+
+def test_a_search_without_hits_is_no_error(use):
+    """Clicks can be taken back while it shows nothing, and the next search scores again."""
+    nothing = "No title has this in it."
+    clicked, none, one_left, own, found = use(
+        "user=person7&like=item3&like=item7",
+        ("search", "no such film"),
+        ("press", "#history .fresh button"),
+        ("press", "#forget"),
+        ("search", "number 12"),
+    )
+    assert [each["error"] for each in (clicked, none, one_left, own, found)] == [""] * 5
+    assert clicked["history"].count("Undo") == none["history"].count("Undo") == 2
+    assert one_left["history"].count("Undo") == 1
+    assert "Film number 7" not in one_left["history"]  # the newest stands first
+    assert "Undo" not in own["history"]
+    assert [each["scores"] for each in (none, one_left, own)] == [nothing] * 3
+    assert none["status"] == own["status"] == ""
+    assert "Film number 12" in found["scores"]
+    assert found["status"].startswith("1 item scored in")
 
 
 def test_a_stranger_can_begin(look, page):

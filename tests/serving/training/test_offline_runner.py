@@ -81,6 +81,15 @@ def test_the_snapshot_has_all_users_and_the_active_ones_as_donors(tmp_path: Path
     donors = Donors.load(folder / "donors")
     assert list(donors.tokens) == USERS[12:]
     assert (np.diff(donors.bounds) == 6).all()  # the latest six of eight behaviours
+    pairs = contents(tmp_path / "store")
+    seen = [item for item in ITEMS if embedding_key(item) in pairs]
+    assert list(TokenTable.load(folder / "items" / "tokens")) == seen
+    embeddings = np.load(folder / "items" / "embeddings.npy")
+    assert embeddings.tobytes() == b"".join(pairs[embedding_key(item)] for item in seen)
+    deployment.run_offline(with_events=True)
+    later = deployment.snapshots.current().folder
+    assert later != folder
+    assert np.load(later / "items" / "embeddings.npy").tobytes() == embeddings.tobytes()
 
 
 def test_events_reach_histories_once(tmp_path: Path) -> None:
@@ -367,6 +376,22 @@ def test_a_queue_that_began_anew_is_taken_up_if_told_so(tmp_path: Path) -> None:
     other.run_offline(with_events=True)
     assert contents(tmp_path / "store") == contents(tmp_path / "other" / "store")
     offline.run(options(deployment, "--events", str(tmp_path / "log")))  # as before
+
+
+def test_a_queue_of_another_kind_is_taken_up_if_told_so(tmp_path: Path, redis_server) -> None:
+    deployment, other = Deployment(tmp_path), Deployment(tmp_path / "other")
+    deployment.append(events(30))
+    deployment.run_offline(with_events=True)
+    address = f"{redis_server.address}?stream=later"
+    with open_queue(address, group="test") as queue:
+        queue.append(events(20, seed=2))
+    with pytest.raises(EventsLost, match="digits, got"):
+        offline.run(options(deployment, "--events", address))
+    offline.run(options(deployment, "--events", address, "--accept-loss"))
+    for told in (events(30), events(20, seed=2)):
+        other.append(told)
+    other.run_offline(with_events=True)
+    assert contents(tmp_path / "store") == contents(tmp_path / "other" / "store")
 
 
 def test_rounds_go_on_when_one_fails(tmp_path: Path, monkeypatch, caplog) -> None:
