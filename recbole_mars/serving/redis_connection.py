@@ -12,10 +12,10 @@ from urllib.parse import parse_qsl, unquote, urlsplit
 from recbole_mars.serving.addresses import REDIS_SCHEMES
 from recbole_mars.serving.optional import import_optional
 
-__all__ = ["RedisAddress", "RedisConnection"]
+__all__ = ["DEFAULT_TIMEOUT", "RedisAddress", "RedisConnection"]
 
 _DEFAULT_PORT = 6379
-_DEFAULT_TIMEOUT = 5.0
+DEFAULT_TIMEOUT = 5.0
 _TLS_FILES = ("ssl_ca_certs", "ssl_certfile", "ssl_keyfile")
 
 
@@ -32,17 +32,20 @@ class RedisAddress:
     database: int = 0
     username: str | None = None
     password: str | None = field(default=None, repr=False)
-    timeout: float = _DEFAULT_TIMEOUT
+    timeout: float = DEFAULT_TIMEOUT
     tls_files: tuple[tuple[str, str], ...] = ()
     options: tuple[tuple[str, str], ...] = ()
 
     @classmethod
-    def parse(cls, address: str, known_options: Collection[str] = ()) -> RedisAddress:
+    def parse(
+        cls, address: str, known_options: Collection[str] = (), timeout: float = DEFAULT_TIMEOUT
+    ) -> RedisAddress:
         """Read `redis://USER:PASSWORD@HOST:PORT/DATABASE?timeout=SECONDS&...`.
 
         The scheme is `rediss` for TLS, with `ssl_ca_certs`, `ssl_certfile` and `ssl_keyfile` as
         options that name files. With `redis+cluster` and `rediss+cluster` there is no database,
         and several nodes may stand between commas. known_options: those that the caller reads.
+        timeout: where the address has none.
 
         Raises ValueError, which never holds the password, for anything else.
         """
@@ -76,7 +79,7 @@ class RedisAddress:
             database=int(database or 0),
             username=unquote(username) or None,
             password=unquote(password) if at and password else None,
-            timeout=_seconds(options.pop("timeout", str(_DEFAULT_TIMEOUT))),
+            timeout=_seconds(options.pop("timeout", str(timeout))),
             tls_files=tuple((name, options.pop(name)) for name in _TLS_FILES if name in options),
             options=tuple(options.items()),
         )

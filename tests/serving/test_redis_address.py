@@ -33,6 +33,8 @@ def test_parts_have_defaults():
     address = RedisAddress.parse("redis://[::1]")
     assert address == RedisAddress(scheme="redis", nodes=(("::1", 6379),))
     assert address.timeout == 5
+    assert RedisAddress.parse("redis://host", timeout=0.25).timeout == 0.25
+    assert RedisAddress.parse("redis://host?timeout=2", timeout=0.25).timeout == 2
 
 
 def test_cluster_has_several_nodes():

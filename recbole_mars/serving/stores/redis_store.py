@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator
 from itertools import islice
 
-from recbole_mars.serving.redis_connection import RedisAddress, RedisConnection
+from recbole_mars.serving.redis_connection import DEFAULT_TIMEOUT, RedisAddress, RedisConnection
 from recbole_mars.serving.stores.base import KeyValueStore, StoreError
 
 __all__ = ["RedisStore"]
@@ -24,14 +24,20 @@ class RedisStore(KeyValueStore):
     While the server is away each call raises StoreError; it works again once the server does.
     """
 
-    def __init__(self, address: str, *, read_only: bool = False) -> None:
-        """address: as `RedisAddress.parse` reads it, with the option `prefix`."""
-        parsed = RedisAddress.parse(address, {"prefix"})
+    def __init__(
+        self, address: str, *, read_only: bool = False, timeout: float = DEFAULT_TIMEOUT
+    ) -> None:
+        """address: as `RedisAddress.parse` reads it, with the option `prefix`.
+
+        read_only: a failure is told at once, without a second try: somebody waits for the answer.
+        timeout: seconds, where the address has none.
+        """
+        parsed = RedisAddress.parse(address, {"prefix"}, timeout)
         super().__init__(f"the Redis store {parsed}", read_only=read_only)
         self._prefix = dict(parsed.options).get("prefix", "").encode()
         self._is_cluster = parsed.is_cluster
         # Sent twice, each of a store's commands does the same as once.
-        self._redis = RedisConnection(parsed, StoreError, retries=1)
+        self._redis = RedisConnection(parsed, StoreError, retries=0 if read_only else 1)
 
     def scan(self, prefix: bytes = b"") -> Iterator[tuple[bytes, bytes]]:
         # Redis looks through all keys of the database, also those under other prefixes.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import time
 from contextlib import closing
 
 import pytest
@@ -83,6 +84,26 @@ def test_server_that_hangs_is_left_after_the_timeout(own_redis):
                 store.get(b"k")
         finally:
             own_redis.process.send_signal(signal.SIGCONT)
+        assert store.get(b"k") == b"1"
+
+
+def test_who_only_reads_waits_for_one_timeout(own_redis):
+    with RedisStore(own_redis.address) as store:
+        store.put_many({b"k": b"1"})
+    with RedisStore(own_redis.address, read_only=True, timeout=0.5) as store:
+        assert store.get(b"k") == b"1"
+        own_redis.process.send_signal(signal.SIGSTOP)
+        try:
+            begun = time.monotonic()
+            with pytest.raises(StoreError, match="cannot be reached: Timeout"):
+                store.get(b"k")
+            assert 0.4 < time.monotonic() - begun < 0.9
+        finally:
+            own_redis.process.send_signal(signal.SIGCONT)
+        assert store.get(b"k") == b"1"
+        # a connection that was closed meanwhile is replaced within the call
+        own_redis.stop()
+        own_redis.start()
         assert store.get(b"k") == b"1"
 
 
