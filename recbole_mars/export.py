@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from pathlib import Path
 
 from recbole_mars.plugin.export import export_checkpoint
@@ -23,9 +24,10 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("folder", type=Path, help="to write; must not be there")
     args = parser.parse_args(arguments)
     try:
-        export_checkpoint(args.checkpoint, args.folder)
+        written = export_checkpoint(args.checkpoint, args.folder)
     except (ValueError, OSError) as error:
         parser.exit(2, f"{parser.prog}: {error}\n")
+    sys.stdout.write(f"written to {written}\n")
 
 
 if __name__ == "__main__":

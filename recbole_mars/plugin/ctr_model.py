@@ -43,7 +43,11 @@ class CTRModel(SequentialRecommender, ABC):
         self.loss = nn.BCEWithLogitsLoss()
         # A checkpoint indexes its embeddings by internal ids, which another data set numbers anew,
         # and holds no features.
-        self.register_buffer("data_fingerprint", _fingerprint(config, dataset))
+        features = dataset.item_features().fingerprint() if dataset.reads_features else ""
+        self.register_buffer("data_fingerprint", _fingerprint(dataset, features))
+        # Of checkpoints from before features that only stage 1 or agreement reads were in it.
+        known = features if config["model"] in FEATURE_MODELS else ""
+        self._older_fingerprint = _fingerprint(dataset, known)
         self.register_load_state_dict_pre_hook(_refuse_other_data)
 
     @abstractmethod
@@ -168,21 +172,22 @@ def _columns(dataset: MultimodalDataset, id_field: str) -> dict[str, Any]:
     return groups
 
 
-def _fingerprint(config: Config, dataset: MultimodalDataset) -> Tensor:
-    """Of what a checkpoint takes for granted: ids and, of models that read them, features."""
+def _fingerprint(dataset: MultimodalDataset, features: str) -> Tensor:
+    """Of what a checkpoint takes for granted: ids, and the features' fingerprint."""
     digest = hashlib.sha256(dataset.dataset_name.encode())
     for field in (dataset.uid_field, dataset.iid_field):
         digest.update("\n".join(map(str, dataset.field2id_token[field])).encode())
-    if config["model"] in FEATURE_MODELS:
-        digest.update(dataset.item_features().fingerprint().encode())
+    digest.update(features.encode())
     return torch.tensor(list(digest.digest()[:16]), dtype=torch.uint8)
 
 
 def _refuse_other_data(model: nn.Module, state: dict[str, Any], prefix: str, *_: Any) -> None:
     found = state.get(f"{prefix}data_fingerprint")
-    if found is not None and not torch.equal(found.cpu(), model.data_fingerprint.cpu()):  # type: ignore[arg-type]
+    fitting: Any = (model.data_fingerprint, model._older_fingerprint)
+    if found is not None and not any(torch.equal(found.cpu(), each.cpu()) for each in fitting):
         raise ValueError(
             "the checkpoint was trained on another data set, on other users and items of it, or "
             "with other item features; load it with the dataset, data_path, filters and features "
-            "that it was trained with"
+            "that it was trained with; computed features are kept under checkpoint_dir/features, by "
+            "default in the folder that it was trained in"
         )

@@ -26,7 +26,12 @@ from recbole_mars.plugin.settings import (
     is_temporal,
     retrieval_settings,
 )
-from recbole_mars.plugin.stage_one import align, alignment_network, stored_prefixes
+from recbole_mars.plugin.stage_one import (
+    align,
+    alignment_folder,
+    alignment_network,
+    stored_prefixes,
+)
 from recbole_mars.serving import (
     KnownWorld,
     ModelSettings,
@@ -48,13 +53,37 @@ def export_checkpoint(checkpoint: str | Path, folder: str | Path) -> Path:
 
     A RecBole checkpoint is a pickle: take only files that you or people you trust have trained. The
     folder holds none. Stage 1's weights and agreement are found beside the checkpoints, or made
-    again. Returns the folder. Raises FileExistsError if it is there, ValueError for a model that
-    cannot be served, FileNotFoundError without the checkpoint.
+    again, of which a warning tells. Returns the folder. Raises FileExistsError if it is there,
+    ValueError for a model that cannot be served and for data or features that it was not trained
+    with, FileNotFoundError without the checkpoint.
     """
     if Path(folder).exists():
         raise FileExistsError(f"{folder} is there already; name another folder or remove it")
-    config, model, _, train_data, _, _ = load_data_and_model(str(checkpoint))
+    if Path(checkpoint).is_dir():
+        raise ValueError(
+            f"{checkpoint} must be a checkpoint, is a folder; name a .pth file, such as "
+            f"{Path(checkpoint) / 'MARS-*.pth'}"
+        )
+    config, model, _, train_data, _, _ = load_data_and_model(
+        str(checkpoint), state="WARNING", before_model=_tell_of_stage_one
+    )
     return export_model(config, model, train_data._dataset, Path(folder))
+
+
+def _tell_of_stage_one(config: Config, dataset: MultimodalDataset) -> None:
+    """Before it is trained anew, which takes as long as it did and may not be what was wanted."""
+    _check(config)
+    if config["augmentation"] != "mars" and not config["mars_use_aligned"]:
+        return
+    folder = alignment_folder(dataset, config, dataset.item_features()).absolute()
+    if not (folder / "alignment.pt").is_file():
+        dataset.logger.warning(
+            f"stage 1 of this model is not in {folder}: it is trained anew, and so are features "
+            f"computed that are not in {folder.parents[1] / 'features'}. Another machine may give "
+            "another alignment than the network was trained with; to take that one, export where "
+            f"the model was trained, or copy its checkpoint_dir/mars and features to "
+            f"{folder.parents[1]}"
+        )
 
 
 def export_model(

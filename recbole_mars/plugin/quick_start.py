@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from logging import getLogger
 from pickle import UnpicklingError
 from typing import Any
@@ -16,9 +17,16 @@ from recbole_mars.plugin.config import OUR_MODELS, asks_for_us
 __all__ = ["load_data_and_model"]
 
 
-def load_data_and_model(model_file: str) -> tuple[Any, Any, Any, Any, Any, Any]:
+def load_data_and_model(
+    model_file: str,
+    *,
+    state: str | None = None,
+    before_model: Callable[[Any, Any], None] | None = None,
+) -> tuple[Any, Any, Any, Any, Any, Any]:
     """RecBole's function of this name, for torch >= 2.6 too.
 
+    state: RecBole's log level, that of the training by default. before_model: called with the
+    config and the training data set before the model is made.
     A RecBole checkpoint is a pickle: load only files that you or people you trust have trained.
 
     Raises ValueError for a file of another kind. Returns config, model, dataset, train_data,
@@ -33,6 +41,8 @@ def load_data_and_model(model_file: str) -> tuple[Any, Any, Any, Any, Any, Any]:
         raise ValueError(f"{model_file} is no RecBole checkpoint: {error!r}") from None
     if config["model"] not in OUR_MODELS and asks_for_us(config.external_config_dict):
         serve_builtin(config["model"])  # the Config was unpickled, not made
+    if state is not None:
+        config["state"] = state
     config["single_spec"], config["local_rank"] = True, 0  # whoever trained it, one process loads
     config.compatibility_settings()  # numpy names that RecBole needs, as every new Config sets them
     init_seed(config["seed"], config["reproducibility"])
@@ -41,6 +51,8 @@ def load_data_and_model(model_file: str) -> tuple[Any, Any, Any, Any, Any, Any]:
     dataset = create_dataset(config)
     getLogger().info(dataset)
     train_data, valid_data, test_data = data_preparation(config, dataset)
+    if before_model is not None:
+        before_model(config, train_data._dataset)
     init_seed(config["seed"], config["reproducibility"])
     model = get_model(config["model"])(config, train_data._dataset).to(config["device"])
     model.load_state_dict(checkpoint["state_dict"])

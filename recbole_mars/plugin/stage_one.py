@@ -40,6 +40,7 @@ from recbole_mars.retrieval import DonorPool
 __all__ = [
     "align",
     "aligned_items",
+    "alignment_folder",
     "alignment_network",
     "prepare_retrieval",
     "retrieval_inputs",
@@ -61,11 +62,27 @@ def alignment_network(config: Config, n_items: int, features: ItemFeatures) -> A
         )
 
 
+def alignment_folder(dataset: MultimodalDataset, config: Config, features: ItemFeatures) -> Path:
+    """Where stage 1 of this run is kept, whether it is there or not."""
+    words = json.dumps(
+        [
+            __version__,
+            str(alignment_settings(config)),
+            str(training_settings(config)),
+            config["seed"],
+            features.fingerprint(),
+            dataset.log.fingerprint(),
+        ]
+    )
+    name = hashlib.sha256(words.encode()).hexdigest()[:16]
+    return Path(config["checkpoint_dir"]) / "mars" / f"{dataset.dataset_name}-{name}"
+
+
 def align(
     dataset: MultimodalDataset, config: Config, network: AlignmentNetwork, features: ItemFeatures
 ) -> TrainingHistory:
     """Train stage 1, continue it, or take the finished weights, whichever the disk allows."""
-    folder = _alignment_folder(dataset, config, features)
+    folder = alignment_folder(dataset, config, features)
     folder.mkdir(parents=True, exist_ok=True)
     with FileLock(folder / "alignment.lock"):  # a run beside this one waits, then finds it done
         history = train_alignment(
@@ -205,19 +222,4 @@ def _prefix_folder(dataset: MultimodalDataset, config: Config, features: ItemFea
     chosen = [config[key] for key in ("retrieval_scope", "mars_low_share", "mars_high_share")]
     words = f"{settings}{chosen}{config['history']}{config['min_history']}"
     name = hashlib.sha256(words.encode()).hexdigest()[:12]
-    return _alignment_folder(dataset, config, features) / f"prefixes-{name}"
-
-
-def _alignment_folder(dataset: MultimodalDataset, config: Config, features: ItemFeatures) -> Path:
-    words = json.dumps(
-        [
-            __version__,
-            str(alignment_settings(config)),
-            str(training_settings(config)),
-            config["seed"],
-            features.fingerprint(),
-            dataset.log.fingerprint(),
-        ]
-    )
-    name = hashlib.sha256(words.encode()).hexdigest()[:16]
-    return Path(config["checkpoint_dir"]) / "mars" / f"{dataset.dataset_name}-{name}"
+    return alignment_folder(dataset, config, features) / f"prefixes-{name}"

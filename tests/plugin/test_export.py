@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -243,6 +245,13 @@ def test_what_cannot_be_served_is_refused(
     assert not (tmp_path / "model").exists()
 
 
+def test_a_folder_is_no_checkpoint(tmp_path: Path, capsys) -> None:
+    with pytest.raises(SystemExit) as end:
+        main([str(tmp_path), str(tmp_path / "model")])
+    assert end.value.code == 2
+    assert "must be a checkpoint, is a folder; name a .pth file" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("content", [b"", b"junk", None])
 def test_what_is_no_checkpoint_is_refused(tmp_path: Path, content: bytes | None, capsys) -> None:
     file = tmp_path / "junk.pth"
@@ -266,3 +275,64 @@ def test_a_checkpoint_is_exported_by_name(tiny: dict[str, Any], tmp_path: Path) 
     assert not list((tmp_path / "model").rglob("*.p*kl"))
     with pytest.raises(FileExistsError, match="is there already"):
         export_checkpoint(checkpoint, tmp_path / "model")
+
+
+@pytest.fixture
+def elsewhere(
+    tiny: dict[str, Any], world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Path:
+    """A checkpoint of a run that told all it did, seen from another folder than it was made in.
+
+    Its data set is in tmp_path/own.
+    """
+    shutil.copytree(world / "world", tmp_path / "own" / "world")
+    settings = {**tiny, "epochs": 1, "state": "INFO", "data_path": str(tmp_path / "own")}
+    run_recbole(model="MARS", dataset="world", config_dict=settings)
+    (checkpoint,) = Path("saved").absolute().glob("MARS-*.pth")
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    return checkpoint
+
+
+def test_an_export_tells_where_it_wrote_and_what_it_makes_anew(
+    elsewhere: Path, tmp_path: Path, capsys, caplog
+) -> None:
+    caplog.clear()
+    main([str(elsewhere), "model"])
+    (told,) = [record.getMessage() for record in caplog.records]
+    (stage_one,) = Path("saved/mars").absolute().glob("world-*")
+    assert told.startswith(f"stage 1 of this model is not in {stage_one}: it is trained anew")
+    assert str(Path("saved/features").absolute()) in told
+    assert capsys.readouterr().out == "written to model\n"
+    caplog.clear()
+    main([str(elsewhere), "again"])
+    assert not caplog.records
+
+
+def test_features_that_a_model_was_not_trained_with_are_refused(
+    elsewhere: Path, tmp_path: Path, capsys
+) -> None:
+    items = tmp_path / "own" / "world" / "world.item"
+    head, first, *rest = items.read_text().splitlines()
+    place = [column.split(":")[0] for column in head.split("\t")].index("title")
+    cells = first.split("\t")
+    cells[place] = rest[0].split("\t")[place]
+    items.write_text("\n".join([head, "\t".join(cells), *rest]) + "\n")
+    with pytest.raises(SystemExit) as end:
+        main([str(elsewhere), "model"])
+    assert end.value.code == 2
+    assert "with other item features; load it with" in capsys.readouterr().err
+    assert not Path("model").exists()
+
+
+def test_a_checkpoint_from_before_its_features_were_noted_is_read(elsewhere: Path) -> None:
+    checkpoint = torch.load(elsewhere, weights_only=False)
+    dataset = create_dataset(checkpoint["config"])
+    digest = hashlib.sha256(b"world")
+    for field in (dataset.uid_field, dataset.iid_field):
+        digest.update("\n".join(dataset.field2id_token[field]).encode())
+    state = checkpoint["state_dict"]
+    older = torch.tensor(list(digest.digest()[:16]), dtype=torch.uint8)
+    assert not torch.equal(older, state["data_fingerprint"])
+    torch.save({**checkpoint, "state_dict": {**state, "data_fingerprint": older}}, "older.pth")
+    assert export_checkpoint("older.pth", "model").is_dir()
