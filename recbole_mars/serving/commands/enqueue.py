@@ -19,6 +19,7 @@ __all__ = ["add_arguments", "run"]
 
 _BATCH = 10_000
 _PIECE = 1 << 16
+_SHOWN = 40  # characters of what is no number
 _COLUMNS = {"user": "user_id", "item": "item_id", "value": "rating", "time": "timestamp"}
 
 
@@ -127,7 +128,19 @@ def _of_table(args: argparse.Namespace) -> Iterator[Event]:
         places = [header.index(column) for column in wanted]
         for number, row in enumerate(rows, 2):
             try:
+                if len(row) <= max(places):
+                    raise ValueError(
+                        f"must have {len(header)} columns between tabs, among them "
+                        f"{header[max(places)]}, has {len(row)}"
+                    )
                 user, item, value, time = (row[place] for place in places)
-                yield Event(user, item, float(value), float(time))
-            except (ValueError, IndexError) as error:
+                yield Event(user, item, _number(args.value, value), _number(args.time, time))
+            except ValueError as error:
                 raise ValueError(f"{args.file}, line {number}: {error}") from None
+
+
+def _number(column: str, text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        raise ValueError(f"{column} must be a number, got {text[:_SHOWN]!r}") from None

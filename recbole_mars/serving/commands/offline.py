@@ -15,6 +15,8 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
+from recbole_mars.serving.commands.places import folder
+
 __all__ = ["add_arguments", "run"]
 
 _logger = logging.getLogger(__name__)
@@ -23,9 +25,9 @@ _logger = logging.getLogger(__name__)
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """What `offline` can be told."""
     parser.add_argument(
-        "--model", required=True, type=Path, help="folder that python -m recbole_mars.export made"
+        "--model", required=True, type=folder, help="folder that python -m recbole_mars.export made"
     )
-    parser.add_argument("--snapshots", required=True, type=Path, help="folder of the snapshots")
+    parser.add_argument("--snapshots", required=True, type=folder, help="folder of the snapshots")
     parser.add_argument(
         "--store", required=True, help="folder of the LMDB store, or redis://HOST:PORT/DATABASE"
     )
@@ -84,6 +86,11 @@ def run(args: argparse.Namespace) -> None:
 
     if args.keep < 1:
         raise ValueError(f"--keep must be >= 1, got {args.keep}")
+    if args.workers is not None and args.ray_address is None:
+        raise ValueError(
+            f"--workers {args.workers} needs --ray-address, such as 'local'; without a cluster this "
+            "process embeds alone"
+        )
     if args.every_minutes is not None and not 0 < args.every_minutes < float("inf"):
         raise ValueError(f"--every-minutes must be > 0 and finite, got {args.every_minutes}")
     logging.basicConfig(

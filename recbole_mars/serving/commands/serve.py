@@ -8,6 +8,7 @@ import socket
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from recbole_mars.serving.commands.places import folder
 from recbole_mars.serving.commands.threads import threads
 
 if TYPE_CHECKING:
@@ -35,11 +36,12 @@ _KEEP_ALIVE = 75
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """What `serve` can be told."""
-    parser.add_argument("--snapshots", required=True, type=Path, help="folder of the snapshots")
+    parser.add_argument("--snapshots", required=True, type=folder, help="folder of the snapshots")
     parser.add_argument(
         "--store",
         required=True,
-        help="folder of the LMDB store, or redis://HOST:PORT/DB?timeout=0.2",
+        help="folder of the LMDB store, or redis://HOST:PORT/DATABASE; with ?timeout=N it may take "
+        "N seconds, a quarter of --seconds by default",
     )
     parser.add_argument("--host", default="127.0.0.1")
     parser.add_argument("--port", type=int, default=8000)
@@ -76,6 +78,7 @@ def run(args: argparse.Namespace) -> None:
     from recbole_mars.serving.service import Engine, create_app
     from recbole_mars.serving.service.connections import protocol_of
     from recbole_mars.serving.service.logs import log_to_stderr
+    from recbole_mars.serving.redis_connection import DEFAULT_TIMEOUT
     from recbole_mars.serving.snapshots import Snapshots
     from recbole_mars.serving.stores import open_store
 
@@ -85,7 +88,9 @@ def run(args: argparse.Namespace) -> None:
     torch.set_num_threads(args.torch_threads)
     settings = _settings(args)
     _see_that_the_port_is_free(args.host, args.port)
-    with open_store(args.store, read_only=True) as store:
+    # Without the store a request is still answered, which also takes its time.
+    timeout = min(DEFAULT_TIMEOUT, settings.seconds / 4)
+    with open_store(args.store, read_only=True, timeout=timeout) as store:
         config = uvicorn.Config(
             create_app(Engine(Snapshots(args.snapshots), store), settings),
             host=args.host,
@@ -124,6 +129,18 @@ def _settings(args: argparse.Namespace) -> ServiceSettings:
 
     given = {name: getattr(args, name) for name in _LIMITS if getattr(args, name) is not None}
     if args.api_key_file is not None:
-        lines = args.api_key_file.read_text(encoding="utf-8").splitlines()
-        given["api_key"] = lines[0].strip() if lines else ""
+        given["api_key"] = _first_line(args.api_key_file)
     return ServiceSettings(**given)
+
+
+def _first_line(file: Path) -> str:
+    try:
+        lines = file.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        # A decoding error's message holds bytes of the key.
+        reason = error.strerror if isinstance(error, OSError) else "it is no text in UTF-8"
+        raise ValueError(
+            f"--api-key-file {file} cannot be read: {reason}; name a file whose first line is the "
+            "key"
+        ) from None
+    return lines[0].strip() if lines else ""

@@ -109,7 +109,9 @@ class Engine:
             except Exception as error:
                 # A version does not change by itself; what the system refused may work at once.
                 self._refused = (None if isinstance(error, OSError) else name, time.monotonic())
-                _logger.error("a new snapshot is refused, the one in use stays: %r", error)
+                stays = "none is in use" if self._loaded is None else "the one in use stays"
+                named = self.snapshots.root / (name or "")
+                _logger.error("snapshot %s is refused, %s: %r", named, stays, error)
                 return "refused"
             _logger.info("snapshot %s is in use", snapshot.name)
             return "loaded"

@@ -18,6 +18,7 @@ __all__ = ["CTRRequest", "CTRResponse", "ErrorBody", "read_question", "request_m
 
 _MAX_VALUE = 1e6
 _MAX_TIME = 1e18
+_MAX_NAME = 100  # characters of an unknown field's name that are told
 
 
 def _short(token: str) -> str:
@@ -142,13 +143,13 @@ def read_question(body: bytes, model: type[CTRRequest]) -> Question:
     try:
         request = model.model_validate_json(body)
     except ValidationError as error:
-        # What was sent stays out of what is said.
+        # What was sent stays out of what is said, but for the name of an unknown field.
         first = error.errors(include_url=False, include_context=False, include_input=False)[0]
         if first["type"] == "json_invalid":
             raise ServiceError(400, "no_json", f"the body is no JSON: {first['msg']}") from None
         place, message = list(first["loc"]), first["msg"]
         if first["type"] == "extra_forbidden":
-            place, message = place[:-1], "there is a field that is not known here"
+            message = "this field is not known here; leave it out"
         raise ServiceError(422, "invalid", message, _path(place)) from None
     recent = [Recent(told.item, told.value, told.time) for told in request.recent or ()]
     return Question(
@@ -158,5 +159,5 @@ def read_question(body: bytes, model: type[CTRRequest]) -> Question:
 
 def _path(place: list[int | str]) -> str | None:
     """Such as recent[3].item; None for the body as a whole."""
-    text = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in place)
-    return text.lstrip(".") or None
+    parts = (f"[{part}]" if isinstance(part, int) else f".{part[:_MAX_NAME]}" for part in place)
+    return "".join(parts).removeprefix(".") or None

@@ -86,6 +86,21 @@ def test_a_table(tmp_path: Path, mark: str) -> None:
             b"user_id\titem_id\trating\ttimestamp\nu\ti\t1\t1\nu\ti\tnan\t2\n",
             "line 3: value must be finite",
         ),
+        (
+            "e.inter",
+            b"item_id\tuser_id\trating\ttimestamp\ni\tu\t1\t1\ni\tu\t1\n",
+            "line 3: must have 4 columns between tabs, among them timestamp, has 3",
+        ),
+        (
+            "e.inter",
+            b"user_id\titem_id\trating\ttimestamp\nu\ti\tx\t1\n",
+            "line 2: rating must be a number, got 'x'",
+        ),
+        (
+            "e.inter",
+            b"user_id\titem_id\trating\ttimestamp\nu\ti\t1\t" + b"9-" * 50 + b"\n",
+            "line 2: timestamp must be a number, got '" + "9-" * 20 + "'",
+        ),
     ],
 )
 def test_of_a_file_with_a_bad_line_nothing_is_queued(

@@ -331,3 +331,11 @@ def test_probabilities_that_are_no_numbers_are_no_answer(engine):
     posed = engine.pose(Question("person6", CANDIDATES))
     with pytest.raises(ValueError, match="no number"):
         engine.reply(posed, [np.array([0.5, np.nan, 0.5, 0.5])])
+
+
+def test_a_first_snapshot_that_is_refused_is_named(snapshots, store, publish, caplog):
+    name = publish(1)
+    (snapshots.root / name / "model" / "network.safetensors").unlink()
+    assert Engine(snapshots, store).reload_if_new() == "refused"
+    (told,) = [record.getMessage() for record in caplog.records]
+    assert told.startswith(f"snapshot {snapshots.root / name} is refused, none is in use: Damaged")

@@ -18,7 +18,7 @@ import time
 import pytest
 
 from recbole_mars.serving.__main__ import main
-from recbole_mars.serving.stores import LMDBStore
+from recbole_mars.serving.stores import LMDBStore, RedisStore
 
 BODY = json.dumps({"user": "person6", "candidates": ["item3", "item1"]}).encode()
 HEAD = b"POST /v1/ctr HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
@@ -178,19 +178,75 @@ def test_the_process_keeps_its_limits(start, tmp_path):
     assert "geheim" not in "".join(lines)
 
 
+def test_a_redis_that_hangs_is_left_out_in_time(publish, snapshots, store, own_redis):
+    """By the default limits of both: whoever asks waits for neither."""
+    publish(1)
+    with RedisStore(own_redis.address) as filled:
+        filled.put_many(store.pairs)
+    process = Process("--snapshots", snapshots.root, "--store", own_redis.address)
+    headers = {"Content-Type": "application/json"}
+
+    def ask():
+        status, body = process.request("POST", "/v1/ctr", body=BODY, headers=headers)
+        assert status == 200, body
+        return json.loads(body)
+
+    try:
+        assert ask()["degraded"] == []
+        own_redis.process.send_signal(signal.SIGSTOP)
+        answers = [ask() for _ in range(3)]
+        assert [(told["degraded"], told["user_known"]) for told in answers] == [
+            (["store"], None)
+        ] * 3
+        own_redis.process.send_signal(signal.SIGCONT)
+        until = time.monotonic() + 20
+        while ask()["degraded"]:
+            assert time.monotonic() < until
+            time.sleep(0.05)
+    finally:
+        own_redis.process.send_signal(signal.SIGCONT)
+        process.process.kill()
+        process.process.wait()
+
+
+@pytest.mark.parametrize(
+    ("more", "seconds"),
+    [([], 0.25), (["--seconds", "0.4"], 0.1), (["--seconds", "60"], 5.0)],
+)
+def test_a_store_has_a_part_of_a_requests_time(more, seconds, monkeypatch, tmp_path):
+    found = []
+
+    class Seen(Exception):
+        pass
+
+    def opened(address, **options):
+        found.append((address, options))
+        raise Seen
+
+    monkeypatch.setattr("recbole_mars.serving.stores.open_store", opened)
+    monkeypatch.setattr("recbole_mars.serving.service.logs.log_to_stderr", lambda level: None)
+    with pytest.raises(Seen):
+        main(["serve", "--snapshots", str(tmp_path), "--store", "x", "--port", "0", *more])
+    assert found == [("x", {"read_only": True, "timeout": seconds})]
+
+
 @pytest.mark.parametrize(
     ("arguments", "told"),
     [
         ([], "--snapshots"),
+        (["--snapshots", "file", "--store", "x"], "--snapshots: file must be a folder, is a file"),
         (["--snapshots", "s", "--store", "nowhere"], "nowhere is not there"),
         (["--snapshots", "s", "--store", "what:ever"], "address must be"),
         (["--snapshots", "s", "--store", "x", "--concurrency", "0"], "concurrency must be >= 1"),
-        (["--snapshots", "s", "--store", "x", "--api-key-file", "none"], "none"),
+        (["--snapshots", "s", "--store", "x", "--api-key-file", "none"], "--api-key-file none"),
+        (["--snapshots", "s", "--store", "x", "--api-key-file", "key"], "no text in UTF-8"),
         (["--snapshots", "s", "--store", "x", "--api-key-file", "/dev/null"], "api_key"),
     ],
 )
 def test_wrong_arguments_end_with_one_line(arguments, told, capsys, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
+    (tmp_path / "file").touch()
+    (tmp_path / "key").write_bytes(b"\xff")
     monkeypatch.setattr("recbole_mars.serving.service.logs.log_to_stderr", lambda level: None)
     with pytest.raises(SystemExit) as ended:
         main(["serve", *arguments])

@@ -53,13 +53,14 @@ def client(serve, publish):
         ({"recent": [{**RECENT, "time": float("nan")}]}, "recent[0].time"),
         ({"recent": [{**RECENT, "time": float("-inf")}]}, "recent[0].time"),
         ({"recent": [{"item": "item1", "value": 1.0}]}, "recent[0].time"),
-        ({"recent": [{**RECENT, "extra": 1.0}]}, "recent[0]"),
+        ({"recent": [{**RECENT, "extra": 1.0}]}, "recent[0].extra"),
         ({"recent": {}}, "recent"),
         ({"time": "now"}, "time"),
         ({"time": float("inf")}, "time"),
         ({"explain": 1}, "explain"),
         ({"augment": "no"}, "augment"),
-        ({"another": 1}, None),
+        ({"another": 1}, "another"),
+        ({"x" * 500: 1}, "x" * 100),
     ],
 )
 def test_fields_out_of_their_limits_are_named(client, changes, field):
