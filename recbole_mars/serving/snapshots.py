@@ -13,7 +13,13 @@ from typing import Any
 
 from filelock import FileLock
 
-from recbole_mars.serving.folders import DamagedFolder, read_manifest, sync, whole_folder
+from recbole_mars.serving.folders import (
+    DamagedFolder,
+    foreign_name,
+    read_manifest,
+    sync,
+    whole_folder,
+)
 
 __all__ = ["NoSnapshot", "Snapshot", "Snapshots"]
 
@@ -43,10 +49,20 @@ class Snapshots:
 
     A version is written beside the others, checked by its own checksums, renamed into place and
     only then named as current, by one rename: readers see the old or the new. Writers take turns.
+
+    Raises ValueError for a file, or a folder of something else.
     """
 
     def __init__(self, root: str | Path) -> None:
         self.root = Path(root)
+        if self.root.exists() and not self.root.is_dir():
+            raise ValueError(f"{self.root} must be a folder of snapshots, is a file")
+        if foreign := foreign_name(
+            self.root, rf"{_CURRENT}|{_NAME.pattern}|\.(publish|runner)\.lock"
+        ):
+            raise ValueError(
+                f"{self.root} is no folder of snapshots, {foreign} is in it; name another"
+            )
 
     def publish(
         self, write: Callable[[Path], dict[str, Any]], keep: int = 3, current: bool = True

@@ -111,6 +111,29 @@ def test_a_damaged_version_is_refused_with_the_reason(
         snapshots.current()
 
 
+def test_what_is_no_folder_of_snapshots_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(ValueError, match="file must be a folder of snapshots, is a file"):
+        Snapshots(tmp_path / "file")
+    with pytest.raises(ValueError, match="is no folder of snapshots, file is in it"):
+        Snapshots(tmp_path)
+    (tmp_path / "volume" / "lost+found").mkdir(parents=True)
+    assert Snapshots(tmp_path / "volume").names() == []
+
+
+def test_whoever_may_read_the_manifest_may_read_all(tmp_path: Path) -> None:
+    for mask, mode in ((0o022, 0o644), (0o077, 0o600)):
+        before = os.umask(mask)
+        try:
+            with whole_folder(tmp_path / f"{mask}", {}) as aside:
+                (aside / "shared").write_text("")
+                (aside / "private").touch(mode=0o600)
+        finally:
+            os.umask(before)
+        for name in ("shared", "private", "manifest.json"):
+            assert (tmp_path / f"{mask}" / name).stat().st_mode & 0o777 == mode
+
+
 def test_a_folder_without_a_manifest_is_none_of_ours(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match=r"has no manifest.json"):
         read_manifest(tmp_path)

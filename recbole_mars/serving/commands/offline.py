@@ -12,8 +12,12 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from filelock import FileLock, Timeout
+
+if TYPE_CHECKING:
+    from recbole_mars.serving.snapshots import Snapshots
 
 __all__ = ["add_arguments", "run"]
 
@@ -58,15 +62,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 @contextmanager
-def _alone(snapshots: Path) -> Iterator[None]:
+def _alone(snapshots: Snapshots) -> Iterator[None]:
     """Two runners would embed the same users, and each overwrite what the other did."""
-    snapshots.mkdir(parents=True, exist_ok=True)
+    snapshots.root.mkdir(parents=True, exist_ok=True)
     try:
-        with FileLock(snapshots / ".runner.lock", timeout=0):
+        with FileLock(snapshots.root / ".runner.lock", timeout=0):
             yield
     except Timeout:
         raise ValueError(
-            f"another offline runner publishes to {snapshots}; one is enough"
+            f"another offline runner publishes to {snapshots.root}; one is enough"
         ) from None
 
 
@@ -94,7 +98,8 @@ def run(args: argparse.Namespace) -> None:
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, lambda number, frame: stopping.set())
     with ExitStack() as opened:
-        opened.enter_context(_alone(args.snapshots))
+        snapshots = Snapshots(args.snapshots)
+        opened.enter_context(_alone(snapshots))
         store = opened.enter_context(open_store(args.store))
         queue = None
         if args.events is not None:
@@ -103,9 +108,7 @@ def run(args: argparse.Namespace) -> None:
         if args.ray_address is not None:
             embedder = RayEmbedder(args.model, args.ray_address, args.workers)
             opened.callback(embedder.close)
-        runner = OfflineRunner(
-            args.model, store, Snapshots(args.snapshots), args.donors, embedder, not args.quiet
-        )
+        runner = OfflineRunner(args.model, store, snapshots, args.donors, embedder, not args.quiet)
         # A round is as long as it takes, but to take from the queue it has the time until the next.
         while True:
             begin = time.monotonic()

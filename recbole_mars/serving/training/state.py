@@ -16,7 +16,13 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from recbole_mars.serving.folders import link_folder, read_manifest, sync, whole_folder
+from recbole_mars.serving.folders import (
+    DamagedFolder,
+    link_folder,
+    read_manifest,
+    sync,
+    whole_folder,
+)
 from recbole_mars.serving.snapshots import Snapshot
 from recbole_mars.serving.stores import LMDBStore
 
@@ -80,7 +86,12 @@ class StateFolder:
         return self.folder / _BASES / name
 
     def has_base(self, name: str) -> bool:
-        return self.base(name).is_dir()
+        """Whether they are there, and as they were written."""
+        try:
+            read_manifest(self.base(name))
+        except (FileNotFoundError, DamagedFolder):
+            return False
+        return True
 
     def base_notes(self, name: str) -> dict[str, Any]:
         """The notes of a snapshot that was linked; raises DamagedFolder if it has changed."""
@@ -93,6 +104,7 @@ class StateFolder:
         """
         if self.has_base(snapshot.name):
             return
+        shutil.rmtree(self.base(snapshot.name), ignore_errors=True)
         with whole_folder(self.base(snapshot.name), snapshot.notes) as aside:
             for part in _LINKED:
                 if (snapshot.folder / part).is_dir():

@@ -192,7 +192,7 @@ class StreamTrainer:
             return state.commit(Progress(uuid4().hex, base, known_to=self._known_to(base)))
         if not state.has_base(done.base):
             _logger.warning(
-                "The donors of snapshot %s are gone from %s: the current ones are taken",
+                "The donors of snapshot %s are gone from %s or damaged: the current ones are taken",
                 done.base,
                 state.folder,
             )

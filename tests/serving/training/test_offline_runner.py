@@ -346,7 +346,7 @@ def options(deployment: Deployment, *more: str) -> argparse.Namespace:
 def test_one_runner_publishes(tmp_path: Path) -> None:
     deployment = Deployment(tmp_path)
     with (
-        offline._alone(deployment.snapshots.root),
+        offline._alone(deployment.snapshots),
         pytest.raises(ValueError, match="another offline runner publishes to"),
     ):
         offline.run(options(deployment))
@@ -478,6 +478,33 @@ def test_a_store_of_another_model_is_refused(tmp_path: Path) -> None:
     other = write_model(tmp_path / "other", augmented=False)
     with LMDBStore(tmp_path / "store") as store, pytest.raises(ValueError, match="another model"):
         OfflineRunner(other, store, deployment.snapshots)
+
+
+def test_snapshots_of_another_model_are_left_alone(tmp_path: Path) -> None:
+    """Its service would find its store another one's, and its streamed weights would be gone."""
+    deployment = Deployment(tmp_path)
+    other = write_model(tmp_path / "other", augmented=False)
+    with (
+        LMDBStore(tmp_path / "new") as store,
+        pytest.raises(ValueError, match=r"has the snapshots of another model than .*other"),
+    ):
+        OfflineRunner(other, store, deployment.snapshots)
+    assert deployment.snapshots.names() == ["00000001"]
+
+
+def test_folders_that_are_swapped_are_left_as_they_were(tmp_path: Path) -> None:
+    deployment = Deployment(tmp_path)
+    deployment.append(events(3))
+    places = ("model", "snapshots", "store", "log")
+    before = sorted(tmp_path.rglob("*"))
+    for wrong in places:
+        for name in places[1:]:
+            if name != wrong:
+                place = {"log": "events"}.get(name, name)
+                with pytest.raises((ValueError, OSError), match=f"{wrong}"):
+                    offline.run(options(deployment, f"--{place}", str(tmp_path / wrong)))
+    made = {path.name for path in tmp_path.rglob("*")} - {path.name for path in before}
+    assert made <= {".runner.lock"}
 
 
 def test_a_full_disk_while_publishing_leaves_the_old_snapshot(

@@ -186,8 +186,15 @@ def test_a_damaged_state_is_refused(deployment: Deployment) -> None:
     data = base.read_bytes()
     base.unlink()
     base.write_bytes(data[:-1] + b"?")
+    current = deployment.snapshots.current().folder / "model" / "columns.safetensors"
+    run_once(deployment)  # its link is taken anew from the snapshot
+    assert base.read_bytes() == data
+    for file in (base, current):
+        file.unlink()
+        file.write_bytes(data[:-1] + b"?")
     with pytest.raises(folders.DamagedFolder, match=r"columns.safetensors was changed"):
         run_once(deployment)
+    current.write_bytes(data)
     with LMDBStore(deployment.state / "records") as store:
         store.put_many({b"m/trainer": b'{"run": "x", "more": 1}'})
     with pytest.raises(ValueError, match="state of another version of training"):
