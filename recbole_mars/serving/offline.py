@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict
 from itertools import chain, islice
 from pathlib import Path
@@ -87,15 +87,17 @@ class OfflineRunner:
         keep: int = 3,
         accept_loss: bool = False,
         only_new: bool = False,
+        go_on: Callable[[], bool] = lambda: True,
     ) -> Snapshot:
         """Bring the store up to date with all that is known and queued, and publish.
 
-        accept_loss: see consume. only_new: where the current snapshot tells all there is, it stays,
-        and is returned.
+        accept_loss, go_on: see consume. only_new: where the current snapshot tells all there is, it
+        stays, and is returned. Raises ValueError for a store that was filled for another model.
         """
+        self._state = self._read_state()  # the store may have lost what was written to it
         self.bootstrap()
         if queue is not None:
-            self.consume(queue, accept_loss=accept_loss)
+            self.consume(queue, accept_loss=accept_loss, go_on=go_on)
         newest = self._newest() if only_new else None
         if newest is not None and self._is_told_by(newest):
             return newest
@@ -117,15 +119,20 @@ class OfflineRunner:
                 bar.update(len(users))
 
     def consume(
-        self, queue: EventQueue, limit: int | None = None, accept_loss: bool = False
+        self,
+        queue: EventQueue,
+        limit: int | None = None,
+        accept_loss: bool = False,
+        go_on: Callable[[], bool] = lambda: True,
     ) -> int:
         """Add what is queued to the users' histories; returns how many behaviours were new.
 
-        limit: events read at most; None reads until there are no more. accept_loss: begin with what
-        is there where the queue has lost events, or is another one. Raises EventsLost otherwise.
+        limit: events read at most; None reads until the queue's end. accept_loss: begin with what
+        is there where the queue has lost events, or is another one. go_on: asked before each of
+        the parts that are read and written at once. Raises EventsLost unless accept_loss.
         """
         new, read = 0, 0
-        while limit is None or read < limit:
+        while (limit is None or read < limit) and go_on():
             wanted = _EVENTS if limit is None else min(_EVENTS, limit - read)
             try:
                 events = queue.read(self._state["offset"], wanted)
@@ -143,6 +150,8 @@ class OfflineRunner:
             self._write(chain.from_iterable(placed), {"offset": last})
             queue.commit(last)
             new += added
+            if len(events) < wanted:  # the end; more may be coming all the while
+                break
         return new
 
     def publish(self, keep: int = 3) -> Snapshot:

@@ -145,13 +145,11 @@ class RedisConnection:
             raise
         except self._away as error:
             raise self._error(
-                f"Redis at {self.address} cannot be reached: {error}; start it or correct the "
-                f"address, the next use tries again"
-            ) from error
+                f"Redis at {self.address} cannot be reached: {_reason(error)}; start it or correct "
+                f"the address, the next use tries again"
+            ) from None
         except self._refusals as error:
-            # What stands before it repeats the command, and so what users did.
-            reason = str(error).rpartition(" of pipeline caused error: ")[2]
-            raise self._error(f"Redis at {self.address} refused: {reason}") from None
+            raise self._error(f"Redis at {self.address} refused: {_reason(error)}") from None
 
     def close(self) -> None:
         """Close all connections; using them afterwards is an error."""
@@ -168,6 +166,11 @@ class RedisConnection:
             if self._client is None:
                 self._client = self.address.client(self._retries)
             return self._client
+
+
+def _reason(error: Exception) -> str:
+    """Its text without the command, which tells what users did."""
+    return str(error).rpartition(" of pipeline caused error: ")[2]
 
 
 def _node(host: str) -> tuple[str, int]:

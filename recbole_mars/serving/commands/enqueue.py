@@ -49,6 +49,10 @@ def run(args: argparse.Namespace) -> None:
     if str(args.file) == "-":
         batches = _of_stream(FileIO(sys.stdin.fileno(), closefd=False))
     else:
+        if args.file.exists() and not args.file.is_file():
+            raise ValueError(
+                f"{args.file} must be a file, which is read twice; give JSON lines of a pipe as -"
+            )
         for _ in _of_file(args):
             pass
         events = _of_file(args)

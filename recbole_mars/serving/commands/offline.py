@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import argparse
 import logging
+import math
 import signal
 import threading
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from pathlib import Path
 
 from filelock import FileLock, Timeout
@@ -68,6 +70,10 @@ def _alone(snapshots: Path) -> Iterator[None]:
         ) from None
 
 
+def _may_go_on(stopping: threading.Event, until: float) -> bool:
+    return not stopping.is_set() and time.monotonic() < until
+
+
 def run(args: argparse.Namespace) -> None:
     """Once, or until SIGTERM or SIGINT, which let a run end that has begun."""
     from recbole_mars.serving.embedding import RayEmbedder
@@ -101,11 +107,19 @@ def run(args: argparse.Namespace) -> None:
         runner = OfflineRunner(
             args.model, store, Snapshots(args.snapshots), args.donors, embedder, not args.quiet
         )
+        # A round is as long as it takes, but to take from the queue it has the time until the next.
         while True:
             begin = time.monotonic()
+            until = math.inf if args.every_minutes is None else begin + 60 * args.every_minutes
             try:
                 before = runner.snapshots.names()
-                snapshot = runner.run(queue, args.keep, accept_loss=args.accept_loss, only_new=True)
+                snapshot = runner.run(
+                    queue,
+                    args.keep,
+                    accept_loss=args.accept_loss,
+                    only_new=True,
+                    go_on=partial(_may_go_on, stopping, until),
+                )
                 if snapshot.name in before:
                     _logger.info("nothing new: snapshot %s stays", snapshot.name)
                 else:

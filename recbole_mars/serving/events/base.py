@@ -68,7 +68,8 @@ class EventQueue(ABC):
     def read(
         self, after: str | None, limit: int, wait_seconds: float = 0
     ) -> list[tuple[str, Event]]:
-        """The next `limit` events behind offset `after`, or fewer, in order, with their offsets.
+        """The next `limit` events behind offset `after`, in order, with their offsets; fewer where
+        there are no more yet.
 
         after: None for all that the queue still has. wait_seconds: how long to wait for a first
         event where there is none. What was read before, and also what was committed, is read again

@@ -65,6 +65,7 @@ class LocalLog(EventQueue):
         self._file_lock = FileLock(self.folder / ".append.lock")
         self._segment: tuple[int, int] | None = None  # base and descriptor of what we append to
         self._end = 0  # bytes of that segment that are whole and on the disk
+        self._known = False  # to whoever prunes
         self._closed = False
 
     def append(self, events: Iterable[Event]) -> str:
@@ -91,6 +92,7 @@ class LocalLog(EventQueue):
     ) -> list[tuple[str, Event]]:
         checked_limit(limit)
         position = None if after is None else position_of(after)
+        self._make_known(after)
         deadline = time.monotonic() + wait_seconds
         while True:
             found = self._read_now(position, limit)
@@ -108,7 +110,8 @@ class LocalLog(EventQueue):
     def prune(self, before: str) -> int:
         """Remove the segments that hold nothing behind offset `before`; returns how many.
 
-        Those that hold what a group has yet to commit stay, and so does the last one.
+        Those that hold what a group has yet to commit stay, and so does the last one. A group is
+        known from its first read on.
         """
         position = position_of(before)
         with self._reporting("cannot be pruned"), self._alone():
@@ -130,6 +133,12 @@ class LocalLog(EventQueue):
         with self._thread_lock:
             self._closed = True
             self._leave_segment()
+
+    def _make_known(self, after: str | None) -> None:
+        """From its first look on, prune keeps what the group has yet to commit."""
+        if not self._known and not (self._committed / self._group).exists():
+            self.commit(after or offset_at(0))
+        self._known = True
 
     def _read_now(self, position: int | None, limit: int) -> list[tuple[str, Event]]:
         self._refuse_if_closed()
@@ -164,7 +173,8 @@ class LocalLog(EventQueue):
     def _open_end(self) -> tuple[int, int]:
         """Base and descriptor of the segment to append to, with nothing torn at its end."""
         bases = segment_bases(self.folder)
-        base = bases[-1] if bases else self._make_segment(0)
+        # A log that is begun anew lies behind all offsets of the one that was here before.
+        base = bases[-1] if bases else self._make_segment(time.time_ns())
         base, descriptor = self._enter_segment(base)
         size = os.fstat(descriptor).st_size
         if size != self._end:  # another process has appended, or died while it did

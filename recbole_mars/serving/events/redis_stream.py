@@ -122,8 +122,10 @@ class RedisStream(EventQueue):
         """The next entries behind `after`; waits for new ones, `wait` seconds at most."""
         given = self._last_given(client)
         held = self._first_held(client, after)
-        if given > after:
+        found = []
+        if given > after:  # empty where all of it has been removed
             found = client.xrange(self.stream, f"({_text(after)}", _text(given), count=limit)
+        if found:
             # Its own oldest, to show the others that this consumer is alive
             client.xreadgroup(self._group, self._consumer, {self.stream: "0"}, count=1)
         elif held is None:
@@ -136,8 +138,6 @@ class RedisStream(EventQueue):
             found = answer[0][1] if answer else []
             if found:  # another consumer may have been given what is before them
                 held = self._first_held(client, after)
-        else:
-            found = []
         entries = [(_numbers(entry_id), fields) for entry_id, fields in found]
         if entries and after != _NOTHING:
             self._check_reach(client, after)

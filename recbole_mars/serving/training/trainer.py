@@ -110,13 +110,13 @@ class StreamTrainer:
         publish_at = time.monotonic() + pause
         while not stopped():
             events = self._read(0 if once else _WAIT_SECONDS, patient=not once)
-            if once and not events:
-                break
             for offset, event in events:
                 self._take(offset, event)
                 if stopped():
                     break
             report.tell(events, self.progress, self.recent)
+            if once and len(events) < _EVENTS:  # the end; more may be coming all the while
+                break
             if time.monotonic() >= publish_at:
                 publish_at = time.monotonic() + pause
                 self._publish_patiently()
@@ -210,7 +210,7 @@ class StreamTrainer:
         return done
 
     def _known_to(self, base: str) -> str | None:
-        """Offset up to which the weights of a snapshot have learnt from events; None for none."""
+        """Offset up to which a snapshot's weights have learnt from the queue; None for none."""
         learnt = training_of(self._state.base_notes(base))
         if learnt and not self.settings.take_over:
             raise ValueError(
@@ -219,7 +219,14 @@ class StreamTrainer:
                 "training's folder, or, if it is lost, --take-over (take_over) goes on behind "
                 "those events"
             )
-        return learnt.get("offset")
+        known_to = learnt.get("offset")
+        if known_to is not None:
+            try:
+                self.queue.read(known_to, 1)
+            except EventsLost as error:
+                self._refuse_loss(error)
+                return None
+        return known_to
 
     def _link_current(self) -> str:
         while True:
@@ -259,12 +266,7 @@ class StreamTrainer:
         try:
             return self.queue.read(self._read_up_to, _EVENTS, wait_seconds)
         except EventsLost as error:
-            if not self.settings.accept_loss:
-                raise EventsLost(
-                    f"{error}; --accept-loss (accept_loss) goes on with what is left, without "
-                    "these events"
-                ) from error
-            _logger.error("Events are lost, training goes on with what is left: %s", error)
+            self._refuse_loss(error)
             events = self.queue.read(None, _EVENTS, wait_seconds)
             if events and events[0][0] <= (self.progress.offset or ""):  # another queue's offsets
                 self.progress = replace(self.progress, known_to=None)
@@ -275,6 +277,14 @@ class StreamTrainer:
             _logger.warning("The queue is away, it is asked again: %s", error)
             time.sleep(_RETRY_SECONDS)
             return []
+
+    def _refuse_loss(self, error: EventsLost) -> None:
+        if not self.settings.accept_loss:
+            raise EventsLost(
+                f"{error}; --accept-loss (accept_loss) goes on with what is left, without "
+                "these events"
+            ) from error
+        _logger.error("Events are lost, training goes on with what is left: %s", error)
 
     def _take(self, offset: str, event: Event) -> None:
         self._read_up_to = offset

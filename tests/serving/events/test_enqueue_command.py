@@ -51,6 +51,14 @@ def test_json_lines(tmp_path: Path, content: bytes, capsys) -> None:
     assert capsys.readouterr().out == "7 events\n"
 
 
+def test_a_pipe_is_no_file(tmp_path: Path, capsys) -> None:
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    with pytest.raises(SystemExit):
+        put(pipe, tmp_path / "log")
+    assert f"{pipe} must be a file, which is read twice; give JSON" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("mark", ["", "\ufeff"])
 def test_a_table(tmp_path: Path, mark: str) -> None:
     file = tmp_path / "new.inter"

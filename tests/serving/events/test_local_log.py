@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import re
+import shutil
 import threading
 
 import pytest
@@ -24,9 +25,15 @@ def write_log(folder, appends, **options):
         return [log.append(events(3 * n, 3 * n + 3)) for n in range(appends)]
 
 
+def begin_at_zero(folder):
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / f"{0:020d}.log").touch()
+
+
 @pytest.fixture
 def torn(tmp_path):
     """A log of two appends in one file, where its records end, and the file's bytes."""
+    begin_at_zero(tmp_path)
     write_log(tmp_path, 2)
     with LocalLog(tmp_path) as log:
         ends = [0, *(int(offset) for offset, _ in log.read(None, 10))]
@@ -131,6 +138,21 @@ def test_offset_behind_the_end_is_an_error(tmp_path):
         assert log.read(offset, 1) == []
 
 
+def test_offset_of_a_log_that_was_here_before_is_an_error(tmp_path):
+    """Whatever was appended since, and by whom: a process may hold the old log open."""
+    folder = tmp_path / "log"
+    with LocalLog(folder) as old:
+        offset = old.append(events(0, 10))
+        shutil.rmtree(folder)
+        with LocalLog(folder) as new:
+            new.append(events(20, 70))
+            old.append(events(70, 75))
+            assert numbers(new.read(None, 100)) == list(range(20, 75))
+            for log in (old, new):
+                with pytest.raises(EventsLost, match="begins at"):
+                    log.read(offset, 1)
+
+
 def test_pruning_removes_what_all_groups_have_committed(tmp_path):
     offsets = write_log(tmp_path, 6, segment_bytes=1)
     with LocalLog(tmp_path, group="a") as first, LocalLog(tmp_path, group="b") as second:
@@ -152,6 +174,17 @@ def test_pruning_removes_what_all_groups_have_committed(tmp_path):
         assert numbers(first.read(offsets[4], 100)) == [15, 16, 17, 18]
 
 
+@pytest.mark.parametrize("place", [None, 2])
+def test_pruning_keeps_what_a_group_has_only_read(tmp_path, place):
+    offsets = write_log(tmp_path, 6, segment_bytes=1)
+    after = None if place is None else offsets[place]
+    with LocalLog(tmp_path, group="a") as first, LocalLog(tmp_path, group="b") as second:
+        seen = second.read(after, 1)
+        first.commit(offsets[5])
+        assert first.prune(offsets[5]) == (0 if place is None else place + 1)
+        assert second.read(after, 1) == seen
+
+
 def test_segment_that_is_pruned_under_a_reader_is_no_damage(tmp_path, monkeypatch):
     offsets = write_log(tmp_path, 4, segment_bytes=1)
     real_open = os.open
@@ -163,6 +196,7 @@ def test_segment_that_is_pruned_under_a_reader_is_no_damage(tmp_path, monkeypatc
         return real_open(path, *arguments)
 
     with LocalLog(tmp_path) as log:
+        log.commit(offsets[1])
         monkeypatch.setattr(os, "open", prune_first)
         assert numbers(log.read(None, 100)) == list(range(6, 12))
         assert len(segments(tmp_path)) == 2
@@ -221,6 +255,7 @@ def test_each_append_is_synced_once_before_it_returns(tmp_path, monkeypatch):
         synced.append(os.fstat(descriptor).st_size)
         real(descriptor)
 
+    begin_at_zero(tmp_path)
     with LocalLog(tmp_path) as log:
         log.append(events(0, 3))
         monkeypatch.setattr(os, "fsync", count)
@@ -261,6 +296,7 @@ def test_what_cannot_be_a_log_is_refused(tmp_path):
 
 @pytest.mark.parametrize("scheme", ["log:", ""])
 def test_path_opens_a_local_log(tmp_path, scheme):
+    begin_at_zero(tmp_path / "of" / "events")
     with open_queue(f"{scheme}{tmp_path}/of/events", group="g") as log:
         assert isinstance(log, LocalLog)
         log.commit(log.append(events(0, 1)))

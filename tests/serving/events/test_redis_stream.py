@@ -11,6 +11,7 @@ import pytest
 from event_numbers import events, numbers
 
 from recbole_mars.serving.events import EventsLost, QueueError, RedisStream, open_queue
+from recbole_mars.serving.redis_connection import RedisAddress, RedisConnection
 
 
 @pytest.fixture
@@ -206,6 +207,32 @@ def test_longest_length_trims_and_the_loss_is_told(address, client):
             queue.read(after, 10)
         left = numbers(queue.read(None, 1000))
         assert left == list(range(left[0], 1001))
+
+
+def test_all_that_was_given_may_be_trimmed(address):
+    """Nothing is left up to what the group has been given, but more stands behind it."""
+    with RedisStream(address) as queue:
+        queue.append(events(0, 100))
+        after = queue.read(None, 100)[49][0]
+        queue.commit(after)
+    with RedisStream(address + "&max_length=200") as queue:
+        queue.append(events(100, 1100))
+        with pytest.raises(EventsLost, match="may have been removed unread"):
+            queue.read(after, 10)
+        left = numbers(queue.read(None, 2000))
+        assert left == list(range(left[0], 1100))
+        assert left[0] > 100
+
+
+def test_errors_do_not_tell_what_was_sent():
+    redis = pytest.importorskip("redis")
+    connection = RedisConnection(RedisAddress.parse("redis://127.0.0.1:1/0"), QueueError, retries=0)
+    sent = "Command # 1 (XADD s * event {secret}) of pipeline caused error: Timeout"
+    for error in (redis.TimeoutError(sent), redis.ResponseError(sent)):
+        with pytest.raises(QueueError, match=r": Timeout") as caught, connection.client():
+            raise error
+        assert "secret" not in str(caught.value)
+        assert caught.value.__suppress_context__
 
 
 def test_entry_without_an_event_is_skipped(address, client, caplog):

@@ -157,6 +157,9 @@ class Deployment:
         self.model = write_model(root / "model", **model)  # type: ignore[arg-type]
         self.snapshots = Snapshots(root / "snapshots")
         self.state = root / "state"
+        # Logs of the same events are then alike to the byte.
+        (root / "log").mkdir()
+        (root / "log" / f"{0:020d}.log").touch()
         if publish:
             self.run_offline()
 

@@ -27,7 +27,7 @@ from recbole_mars.serving import (
 )
 from recbole_mars.serving.commands import offline
 from recbole_mars.serving.embedding import LocalEmbedder, RayEmbedder
-from recbole_mars.serving.events import Event, EventsLost, open_queue
+from recbole_mars.serving.events import Event, EventsLost, LocalLog, open_queue
 from recbole_mars.serving.offline import OfflineRunner
 from recbole_mars.serving.stores import LMDBStore, StoreError, open_store
 from recbole_mars.serving.users import embedding_key, user_key
@@ -401,6 +401,45 @@ def test_a_queue_of_another_kind_is_taken_up_if_told_so(tmp_path: Path, redis_se
         other.append(told)
     other.run_offline(with_events=True)
     assert contents(tmp_path / "store") == contents(tmp_path / "other" / "store")
+
+
+def test_a_round_ends_though_more_is_coming(tmp_path: Path, monkeypatch) -> None:
+    deployment = Deployment(tmp_path)
+    read, asked = LocalLog.read, []
+
+    def busy(queue: LocalLog, *args) -> list[tuple[str, Event]]:
+        asked.append(args)
+        queue.append(events(3, seed=len(asked)))
+        return read(queue, *args)
+
+    monkeypatch.setattr(LocalLog, "read", busy)
+    deployment.run_offline(with_events=True)
+    assert len(asked) == 1
+    assert deployment.snapshots.current_name() == "00000002"
+
+
+def test_a_round_takes_from_a_long_queue_until_the_next_is_due(tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setattr("recbole_mars.serving.offline._EVENTS", 10)
+    deployment = Deployment(tmp_path)
+    deployment.append(events(100))
+    answers = iter([True, True, False])
+    with LMDBStore(tmp_path / "store") as store, deployment.queue() as queue:
+        runner = OfflineRunner(deployment.model, store, deployment.snapshots)
+        first = runner.run(queue, go_on=lambda: next(answers))
+        assert first.notes["offset"] == queue.read(None, 20)[-1][0]
+        assert runner.run(queue).notes["offset"] == queue.read(None, 100)[-1][0]
+
+
+def test_a_store_that_was_emptied_is_filled_anew(tmp_path: Path) -> None:
+    deployment = Deployment(tmp_path)
+    deployment.append(events(30))
+    deployment.run_offline(with_events=True)
+    whole = contents(tmp_path / "store")
+    with LMDBStore(tmp_path / "store") as store, deployment.queue() as queue:
+        runner = OfflineRunner(deployment.model, store, deployment.snapshots)
+        store.delete_many([key for key, _ in store.scan(b"")])
+        assert runner.run(queue).notes["donors"] > 0
+    assert contents(tmp_path / "store") == whole
 
 
 def test_rounds_go_on_when_one_fails(tmp_path: Path, monkeypatch, caplog) -> None:

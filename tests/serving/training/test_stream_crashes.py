@@ -156,12 +156,7 @@ def test_batches_do_not_depend_on_how_events_are_read(
     for each in (deployment, whole):
         each.append(events(150))
     run_once(whole)
-    read = LocalLog.read
-    monkeypatch.setattr(
-        LocalLog,
-        "read",
-        lambda queue, after, limit, wait_seconds=0: read(queue, after, cut, wait_seconds),
-    )
+    monkeypatch.setattr("recbole_mars.serving.training.trainer._EVENTS", cut)
     run_once(deployment)
     assert_alike(deployment, whole)
 

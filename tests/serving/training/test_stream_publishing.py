@@ -221,6 +221,30 @@ def test_who_takes_over_trains_on_nothing_twice(deployment: Deployment) -> None:
     assert run_once(deployment).progress.samples == 48
 
 
+def test_who_takes_over_with_another_log_learns_from_all_of_it(deployment: Deployment) -> None:
+    deployment.append(events(40))
+    run_once(deployment)
+    shutil.rmtree(deployment.state)
+    shutil.rmtree(deployment.root / "log")
+    deployment.append(events(24, seed=2))
+    with pytest.raises(EventsLost, match=r"begins at .*; --accept-loss"):
+        run_once(deployment, replace(SETTINGS, take_over=True))
+    done = run_once(deployment, replace(SETTINGS, take_over=True, accept_loss=True)).progress
+    assert (done.samples, done.known_to) == (24, None)
+
+
+def test_once_ends_though_more_is_coming(deployment: Deployment, monkeypatch) -> None:
+    read, more = LocalLog.read, iter(range(1000))
+
+    def busy(queue: LocalLog, *args: Any) -> list[tuple[str, Event]]:
+        queue.append(events(3, seed=next(more)))
+        return read(queue, *args)
+
+    monkeypatch.setattr(LocalLog, "read", busy)
+    run_once(deployment)
+    assert next(more) == 1
+
+
 def test_a_folder_that_is_no_trainers_is_left_alone(deployment: Deployment) -> None:
     deployment.append(events(40))
     with deployment.queue() as queue, pytest.raises(ValueError, match="is no folder of a training"):
