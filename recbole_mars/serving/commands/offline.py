@@ -82,6 +82,7 @@ def run(args: argparse.Namespace) -> None:
     """Once, or until SIGTERM or SIGINT, which let a run end that has begun."""
     from recbole_mars.serving.embedding import RayEmbedder
     from recbole_mars.serving.events import EventsLost, open_queue
+    from recbole_mars.serving.folders import DamagedFolder
     from recbole_mars.serving.offline import OfflineRunner
     from recbole_mars.serving.snapshots import Snapshots
     from recbole_mars.serving.stores import open_store
@@ -132,7 +133,7 @@ def run(args: argparse.Namespace) -> None:
                         snapshot.notes["donors"],
                         time.monotonic() - begin,
                     )
-            except OSError as error:
+            except (OSError, DamagedFolder) as error:
                 if args.every_minutes is None or isinstance(error, EventsLost):
                     raise
                 _logger.error("this round failed, the next one goes on from there: %s", error)

@@ -59,7 +59,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=float,
         default=10,
         metavar="N",
-        help="for a request's head to come whole, or the connection is closed (%(default)s)",
+        help="for a request's head to come whole, or the rest of a body that is answered already, "
+        "or the connection is closed (%(default)s)",
     )
     for name, (kind, text) in _LIMITS.items():
         limits.add_argument(f"--{name.replace('_', '-')}", type=kind, metavar="N", help=text)
@@ -115,7 +116,7 @@ def _see_that_the_port_is_free(host: str, port: int) -> None:
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
         socket.create_server((host, port), family=family).close()
-    except OSError as error:
+    except (OSError, OverflowError) as error:
         raise OSError(f"--host {host} --port {port} cannot be listened to: {error}") from None
 
 

@@ -197,6 +197,15 @@ def test_a_cluster_gives_the_same_bytes(tmp_path: Path) -> None:
     local = LocalEmbedder(Scorer.load(snapshots.current().folder))
     one, other = ([[r.to_bytes() for _, r in b] for b in e.map(batches)] for e in (embedder, local))
     assert one == other
+    # A worker that dies fails a round; the next one has another.
+    embedder._ray.kill(embedder._workers[0])
+    with pytest.raises(ConnectionError, match="a worker on the Ray cluster is lost"):
+        list(embedder.map(batches))
+    assert [[r.to_bytes() for _, r in b] for b in embedder.map(batches)] == other
+    # What a worker itself raises is no lost worker.
+    wrong, _ = UserRecord().with_behaviours([99], [True], [5.0], [1.0], keep=9)
+    with pytest.raises(IndexError):
+        list(embedder.map([[("u", wrong)]]))
     embedder.close()
     with pytest.raises(ValueError, match="workers must be >= 1, got 0"):
         RayEmbedder(model, "local", workers=0)

@@ -156,12 +156,12 @@ def test_pruned_snapshots_are_not_missed(deployment: Deployment) -> None:
         each.append(events(40))
         run_once(each)
         each.append(events(40, seed=2))
-    deployment.snapshots.publish(lambda folder: {}, keep=1)
-    (name,) = deployment.snapshots.names()
-    assert name == "00000003"
-    with deployment.trainer() as trainer, pytest.raises(ValueError, match="of another model"):
-        trainer.run(once=True)
-    run_once(whole)
+    deployment.run_offline()
+    for name in ("00000001", "00000002"):
+        shutil.rmtree(deployment.snapshots.root / name)
+    for each in (deployment, whole):
+        run_once(each)
+    assert deployment.snapshots.names() == ["00000003", "00000004"]
     assert same(deployment.saved(), whole.saved())
 
 
