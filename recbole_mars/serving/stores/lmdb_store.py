@@ -56,7 +56,7 @@ class LMDBStore(KeyValueStore):
         self._environment: Any = None
         try:
             if not read_only:
-                if foreign := foreign_name(Path(folder), r"data\.mdb"):
+                if foreign := foreign_name(Path(folder), r"(data|lock)\.mdb"):
                     raise StoreError(
                         f"{self.name} cannot be made where {foreign} is; name an empty folder"
                     )

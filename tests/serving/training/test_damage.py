@@ -120,6 +120,6 @@ def test_a_current_file_without_a_name_is_mended_by_the_next_publication(
     training = deployment.snapshots.current().notes["training"]
     (deployment.snapshots.root / "CURRENT").write_text("")
     with LMDBStore(deployment.root / "store") as store:
-        OfflineRunner(deployment.model, store, deployment.snapshots).run(keep=1)
+        OfflineRunner(deployment.model, store, deployment.snapshots).run(keep=1, only_new=True)
     assert deployment.snapshots.names() == ["00000003"]
     assert deployment.snapshots.current().notes["training"] == training
