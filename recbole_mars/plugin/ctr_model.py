@@ -188,6 +188,6 @@ def _refuse_other_data(model: nn.Module, state: dict[str, Any], prefix: str, *_:
         raise ValueError(
             "the checkpoint was trained on another data set, on other users and items of it, or "
             "with other item features; load it with the dataset, data_path, filters and features "
-            "that it was trained with; computed features are kept under checkpoint_dir/features, by "
-            "default in the folder that it was trained in"
+            "that it was trained with; computed ones are kept under checkpoint_dir/features, by "
+            "default in the folder where it was trained"
         )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -56,30 +56,53 @@ class RayEmbedder:
         if workers is not None and workers < 1:
             raise ValueError(f"workers must be >= 1, got {workers}")
         ray.init(address, ignore_reinit_error=True, log_to_driver=False, include_dashboard=False)
-        count = workers or max(1, int(ray.cluster_resources().get("CPU", 1)))
-        kind: Any = ray.remote(num_cpus=1)(_Worker)
+        self._count = workers or max(1, int(ray.cluster_resources().get("CPU", 1)))
+        self._kind: Any = ray.remote(num_cpus=1)(_Worker)
         self._ray: Any = ray
-        self._workers = [kind.remote(str(model.resolve())) for _ in range(count)]
+        self._model = str(model.resolve())
+        self._workers: list[Any] = []
 
     def map(self, batches: Iterable[Users]) -> Iterator[Users]:
-        """See LocalEmbedder. Two batches a worker are on their way at once."""
+        """See LocalEmbedder. Two batches a worker are on their way at once.
+
+        Raises ConnectionError if a worker or the cluster is lost; the next call makes the workers
+        anew. What a worker itself raises is raised here.
+        """
+        with self._reporting():
+            while len(self._workers) < self._count:
+                self._workers.append(self._kind.remote(self._model))
         waiting: deque[Any] = deque()
         for number, users in enumerate(batches):
             if len(waiting) == 2 * len(self._workers):
                 yield self._answer(waiting.popleft())
             worker = self._workers[number % len(self._workers)]
             told = [(user, record.to_bytes()) for user, record in users]
-            waiting.append(worker.embed.remote(told))
+            with self._reporting():
+                waiting.append(worker.embed.remote(told))
         while waiting:
             yield self._answer(waiting.popleft())
 
     def close(self) -> None:
         """Give the workers back."""
-        for worker in self._workers:
-            self._ray.kill(worker)
+        while self._workers:
+            with suppress(self._ray.exceptions.RayError):  # dead already
+                self._ray.kill(self._workers.pop())
+
+    @contextmanager
+    def _reporting(self) -> Iterator[None]:
+        try:
+            yield
+        except self._ray.exceptions.RayTaskError:
+            raise
+        except self._ray.exceptions.RayError as error:
+            self.close()
+            raise ConnectionError(
+                f"a worker on the Ray cluster is lost: {error}; the next use makes them anew"
+            ) from error
 
     def _answer(self, reference: Any) -> Users:
-        told = self._ray.get(reference)
+        with self._reporting():
+            told = self._ray.get(reference)
         return [(user, UserRecord.from_bytes(data)) for user, data in told]
 
 

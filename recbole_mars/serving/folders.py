@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
@@ -12,7 +13,14 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-__all__ = ["MANIFEST", "DamagedFolder", "link_folder", "read_manifest", "whole_folder"]
+__all__ = [
+    "MANIFEST",
+    "DamagedFolder",
+    "foreign_name",
+    "link_folder",
+    "read_manifest",
+    "whole_folder",
+]
 
 MANIFEST = "manifest.json"  # written last: a folder that has it is whole
 _FORMAT = 1
@@ -47,6 +55,7 @@ def whole_folder(target: Path, notes: Mapping[str, Any]) -> Iterator[Path]:
         }
         text = json.dumps({"format": _FORMAT, "files": files, "notes": dict(notes)}, indent=1)
         (aside / MANIFEST).write_text(text, encoding="utf-8")
+        _open_to_whom_the_manifest_is(aside)
         for path in (aside, *aside.rglob("*")):
             sync(path)
         os.chmod(aside, 0o755)  # mkdtemp's are private
@@ -59,6 +68,16 @@ def whole_folder(target: Path, notes: Mapping[str, Any]) -> Iterator[Path]:
         raise OSError(f"{target} cannot be written, the disk may be full: {error}") from error
     finally:
         shutil.rmtree(aside, ignore_errors=True)
+
+
+def _open_to_whom_the_manifest_is(folder: Path) -> None:
+    """Some libraries make files that only their owner can read."""
+    mode = (folder / MANIFEST).stat().st_mode
+    for path in folder.rglob("*"):
+        status = path.stat()
+        # What is linked is of another folder too, and perhaps of another owner.
+        if path.is_file() and status.st_nlink == 1 and status.st_mode != mode:
+            os.chmod(path, mode)
 
 
 def read_manifest(folder: Path, verify: bool = True) -> dict[str, Any]:
@@ -110,6 +129,17 @@ def link_folder(source: Path, target: Path, copy: bool = False) -> None:
         place.parent.mkdir(parents=True, exist_ok=True)
         if copy or not _linked(path, place):
             shutil.copyfile(path, place)
+
+
+def foreign_name(folder: Path, own: str) -> str | None:
+    """The first name in a folder that holds none of ours; None if it does, is empty or not there.
+
+    own: pattern of the names that we give.
+    """
+    names = sorted(path.name for path in folder.iterdir()) if folder.is_dir() else []
+    if any(re.fullmatch(own, name) for name in names):
+        return None
+    return next((name for name in names if name != "lost+found"), None)
 
 
 def _linked(path: Path, place: Path) -> bool:

@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from recbole_mars.agreement import FittedAgreement
@@ -25,6 +24,7 @@ from recbole_mars.ctr import (
     Modality,
     build_network,
 )
+from recbole_mars.serving.tensors import load_tensors, save_tensors
 from recbole_mars.serving.tokens import TokenTable
 
 __all__ = [
@@ -170,16 +170,16 @@ class TrainedModel:
             np.save(folder / "features" / f"{name}.npy", modality.vectors, allow_pickle=False)
             present = folder / "features" / f"{name}_present.npy"
             np.save(present, modality.present, allow_pickle=False)
-        save_file(_own(self.columns), folder / "columns.safetensors")
+        save_tensors(_own(self.columns), folder / "columns.safetensors")
         self.save_network(folder)
         if self.alignment is not None:
-            save_file(_own(self.alignment.state_dict()), folder / "alignment.safetensors")
+            save_tensors(_own(self.alignment.state_dict()), folder / "alignment.safetensors")
         if self.agreement is not None:
             self.agreement.save(folder / "agreement")
 
     def save_network(self, folder: Path) -> None:
         """Write the CTR network's weights alone, which streaming training changes."""
-        save_file(_own(self.network.state_dict()), folder / "network.safetensors")
+        save_tensors(_own(self.network.state_dict()), folder / "network.safetensors")
 
     @classmethod
     def load(cls, folder: Path) -> TrainedModel:
@@ -194,7 +194,7 @@ class TrainedModel:
             name = path.name[: -len("_present.npy")]
             vectors = np.load(path.with_name(f"{name}.npy"), mmap_mode="r", allow_pickle=False)
             features[name] = Modality(name, vectors, np.load(path, allow_pickle=False))
-        columns = load_file(folder / "columns.safetensors")
+        columns = load_tensors(folder / "columns.safetensors")
         items = _embedding(columns, "items", settings.items)
         users = _embedding(columns, "users", settings.users) if settings.users else None
         modalities = [features[name] for name in settings.modalities]
@@ -250,7 +250,7 @@ def _own(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 def _fill(module: nn.Module, path: Path) -> None:
     try:
-        module.load_state_dict(load_file(path))
+        module.load_state_dict(load_tensors(path))
     except RuntimeError as error:
         raise ValueError(f"{path} does not fit its settings: {error}") from None
     module.eval()

@@ -9,6 +9,7 @@ import hashlib
 import json
 import logging
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from dataclasses import asdict
 from itertools import chain, islice
 from pathlib import Path
@@ -80,6 +81,7 @@ class OfflineRunner:
         self.embedder = embedder or LocalEmbedder(self.scorer)
         self.world = KnownWorld.load(self.folder / "world")
         self._state = self._read_state()
+        self._refuse_another_models()
 
     def run(
         self,
@@ -138,7 +140,9 @@ class OfflineRunner:
                 events = queue.read(self._state["offset"], wanted)
             except EventsLost as error:
                 if not accept_loss:
-                    raise
+                    raise EventsLost(
+                        f"{error}; --accept-loss (accept_loss) begins with what is there"
+                    ) from error
                 _logger.error("Events are lost, what is left is taken: %s", error)
                 events = queue.read(None, wanted)
             if not events:
@@ -291,13 +295,16 @@ class OfflineRunner:
 
     def _is_told_by(self, newest: Snapshot) -> bool:
         """Whether a snapshot is the current one and would be published again as it is."""
-        if newest.name != self.snapshots.current_name():
+        try:
+            if newest.name != self.snapshots.current_name():
+                return False
+        except DamagedFolder:  # the next publication names one again
             return False
         mine = {"exported": self._exported, "offset": self._state["offset"], "lent": self.donors}
         return all(newest.notes.get(name) == value for name, value in mine.items())
 
     def _newest(self) -> Snapshot | None:
-        """The newest snapshot that is whole, if it is of this model; parts go into the next."""
+        """The newest snapshot that is whole; parts go into the next."""
         try:
             found: Snapshot | None = self.snapshots.current()
         except NoSnapshot:
@@ -307,9 +314,17 @@ class OfflineRunner:
             _logger.error(
                 "%s; the next is made from %s", error, self.folder if found is None else found.name
             )
-        if found is None or found.notes["model"] != self._state["model"]:
-            return None
         return found
+
+    def _refuse_another_models(self) -> None:
+        """A service would find its store another one's, and streamed weights would be gone."""
+        with suppress(NoSnapshot, DamagedFolder):
+            notes = self.snapshots.current(verify=False).notes
+            if notes.get("model") != self._state["model"]:
+                raise ValueError(
+                    f"{self.snapshots.root} has the snapshots of another model than {self.folder}; "
+                    "name a folder for this one's, and a store"
+                )
 
     def _is_high_active(self, record: UserRecord) -> bool:
         if record.group == UNKNOWN_GROUP:

@@ -13,7 +13,13 @@ from typing import Any
 
 from filelock import FileLock
 
-from recbole_mars.serving.folders import DamagedFolder, read_manifest, sync, whole_folder
+from recbole_mars.serving.folders import (
+    DamagedFolder,
+    foreign_name,
+    read_manifest,
+    sync,
+    whole_folder,
+)
 
 __all__ = ["NoSnapshot", "Snapshot", "Snapshots"]
 
@@ -43,10 +49,20 @@ class Snapshots:
 
     A version is written beside the others, checked by its own checksums, renamed into place and
     only then named as current, by one rename: readers see the old or the new. Writers take turns.
+
+    Raises ValueError for a file, or a folder of something else.
     """
 
     def __init__(self, root: str | Path) -> None:
         self.root = Path(root)
+        if self.root.exists() and not self.root.is_dir():
+            raise ValueError(f"{self.root} must be a folder of snapshots, is a file")
+        if foreign := foreign_name(
+            self.root, rf"{_CURRENT}|{_NAME.pattern}|\.(publish|runner)\.lock"
+        ):
+            raise ValueError(
+                f"{self.root} is no folder of snapshots, {foreign} is in it; name another"
+            )
 
     def publish(
         self, write: Callable[[Path], dict[str, Any]], keep: int = 3, current: bool = True
@@ -82,8 +98,9 @@ class Snapshots:
 
         Raises NoSnapshot if it is not there, DamagedFolder if it is damaged.
         """
-        self.at(name)
+        self._folder(name)  # makes no lock where there is nothing
         with FileLock(self.root / ".publish.lock"):
+            self.at(name)  # while nothing can prune it
             self._name_current(name)
 
     def current(self, verify: bool = True) -> Snapshot:
@@ -106,25 +123,34 @@ class Snapshots:
                 # Pruned since its name was read: a newer one is current.
 
     def current_name(self) -> str:
-        """The name of the current version; raises NoSnapshot if there is none."""
+        """The name of the current version.
+
+        Raises NoSnapshot if there is none, DamagedFolder if what should name it does not.
+        """
         try:
-            name = (self.root / _CURRENT).read_text(encoding="ascii").strip()
+            name = (self.root / _CURRENT).read_text(encoding="ascii", errors="replace").strip()
         except FileNotFoundError:
             raise NoSnapshot(f"{self.root} has no snapshot yet; publish one first") from None
         if not _NAME.fullmatch(name):
-            raise DamagedFolder(f"{self.root / _CURRENT} must name a version, got {name!r}")
+            raise DamagedFolder(
+                f"{self.root / _CURRENT} must name a version, got {name!r}; choose one: "
+                f"{', '.join(self.names()) or 'there is none'}"
+            )
         return name
 
     def newest_whole(self) -> Snapshot | None:
         """The newest version up to the current one that is not damaged; None without any.
 
-        Raises NoSnapshot if nothing was published.
+        Of all versions where it is not known which is current. Raises NoSnapshot if nothing was
+        published.
         """
-        current = self.current_name()
-        for name in reversed(self.names()):
-            if name <= current:
-                with suppress(FileNotFoundError, DamagedFolder):
-                    return self.at(name)
+        names = self.names()
+        with suppress(DamagedFolder):
+            current = self.current_name()
+            names = [name for name in names if name <= current]
+        for name in reversed(names):
+            with suppress(FileNotFoundError, DamagedFolder):
+                return self.at(name)
         return None
 
     def names(self) -> list[str]:
@@ -138,10 +164,14 @@ class Snapshots:
 
         Raises NoSnapshot if it is not there, DamagedFolder if it is damaged.
         """
+        folder = self._folder(name)
+        return Snapshot(folder, read_manifest(folder, verify))
+
+    def _folder(self, name: str) -> Path:
         folder = self.root / name
         if not _NAME.fullmatch(name) or not folder.is_dir():
             raise NoSnapshot(f"{folder} is not there; there are {', '.join(self.names())}")
-        return Snapshot(folder, read_manifest(folder, verify))
+        return folder
 
     def _name_current(self, name: str) -> None:
         place = self.root / f".{_CURRENT}"
@@ -156,7 +186,12 @@ class Snapshots:
             shutil.rmtree(path, ignore_errors=True)
 
     def _prune(self, keep: int) -> None:
-        current = self.current_name() if (self.root / _CURRENT).exists() else None
+        try:
+            current = self.current_name()
+        except NoSnapshot:
+            current = None
+        except DamagedFolder:  # any may be the one that was current
+            return
         for name in self.names()[:-keep]:
             if name != current:
                 # Out of sight at once: a kill while removing leaves no half version.

@@ -6,6 +6,7 @@ Dimension letters: n behaviours, D width of a multimodal embedding.
 from __future__ import annotations
 
 import struct
+import zlib
 from dataclasses import dataclass, field, replace
 from functools import partial
 
@@ -15,8 +16,9 @@ __all__ = ["RUNNER_KEY", "UNKNOWN_GROUP", "UserRecord", "embedding_key", "user_k
 
 UNKNOWN_GROUP = -1
 RUNNER_KEY = b"m/runner"  # where in a store its runner tells what it has done, and for which model
-_MAGIC = b"RMU2"
-_HEAD = struct.Struct("<4siibIIHI")
+_MAGIC = b"RMU3"
+_START = struct.Struct("<4sI")  # the magic, and CRC32 of all that follows
+_HEAD = struct.Struct("<iibIIHI")
 _COLUMNS = (
     ("items", np.int32),
     ("liked", np.bool_),
@@ -75,9 +77,12 @@ class UserRecord:
         """The record with more behaviours, and how many of these were new.
 
         A behaviour whose item and time are here already is the same one, told again. So are those
-        from before the oldest kept, once some are no longer kept: they come too late to be told
-        apart. Of equal times those told first stand first. keep: behaviours kept at most. The
-        embedding stays only if nothing was new. Raises ValueError if keep < 1.
+        of the time of the oldest kept or before, once some are no longer kept: they cannot be told
+        apart from those, and a new one of just that time is lost. So whatever is told again changes
+        nothing. Of equal times those told first stand first; where more than keep are told at once,
+        the last told of them are kept. How behaviours were cut into calls does not show but in
+        which of the oldest time are kept and counted. keep: behaviours kept at most. The embedding
+        stays only if nothing was new. Raises ValueError if keep < 1.
         """
         if keep < 1:
             raise ValueError(f"keep must be >= 1, got {keep}")
@@ -87,7 +92,7 @@ class UserRecord:
         for place, behaviour in enumerate(
             zip(np.asarray(items).tolist(), np.asarray(times).tolist())
         ):
-            if behaviour not in here and behaviour[1] >= oldest:
+            if behaviour not in here and behaviour[1] > oldest:
                 here.add(behaviour)
                 new.append(place)
         if not new:
@@ -109,10 +114,9 @@ class UserRecord:
         return replace(self, **columns, space="", embedding=np.zeros(0, dtype=np.float32))
 
     def to_bytes(self) -> bytes:
-        """A form of its own, without pickle: head, space, columns, embedding."""
+        """A form of its own, without pickle: checksum, head, space, columns, embedding."""
         space = self.space.encode()
         head = _HEAD.pack(
-            _MAGIC,
             self.user,
             self.fold,
             self.group,
@@ -123,19 +127,23 @@ class UserRecord:
         )
         columns = [np.ascontiguousarray(getattr(self, name), kind) for name, kind in _COLUMNS]
         columns.append(np.ascontiguousarray(self.embedding, np.float32))
-        return b"".join([head, space, *(column.tobytes() for column in columns)])
+        rest = b"".join([head, space, *(column.tobytes() for column in columns)])
+        return _START.pack(_MAGIC, zlib.crc32(rest)) + rest
 
     @classmethod
     def from_bytes(cls, data: bytes) -> UserRecord:
         """What to_bytes wrote; raises ValueError for anything else."""
-        if len(data) < _HEAD.size or data[:4] != _MAGIC:
+        begin = _START.size + _HEAD.size
+        if len(data) < begin or data[:4] != _MAGIC:
             raise ValueError("these bytes are no user record of this version; build the store anew")
-        _, user, fold, group, seen, n, space_size, width = _HEAD.unpack_from(data)
-        place = _HEAD.size + space_size
+        if _START.unpack_from(data)[1] != zlib.crc32(memoryview(data)[_START.size :]):
+            raise ValueError("a user record is damaged: its checksum is another; mend the store")
+        user, fold, group, seen, n, space_size, width = _HEAD.unpack_from(data, _START.size)
+        place = begin + space_size
         per_behaviour = sum(np.dtype(kind).itemsize for _, kind in _COLUMNS)
         if len(data) != place + n * per_behaviour + 4 * width:
             raise ValueError(f"a user record of {n} behaviours is cut off at {len(data)} bytes")
-        space = data[_HEAD.size : place].decode()
+        space = data[begin:place].decode()
         columns = {}
         for name, kind in (*_COLUMNS, ("embedding", np.float32)):
             count = width if name == "embedding" else n

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from filelock import FileLock
 
 from recbole_mars.serving import DamagedFolder, NoSnapshot, Snapshots, read_manifest, whole_folder
 from recbole_mars.serving.folders import link_folder
@@ -111,6 +112,29 @@ def test_a_damaged_version_is_refused_with_the_reason(
         snapshots.current()
 
 
+def test_what_is_no_folder_of_snapshots_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(ValueError, match="file must be a folder of snapshots, is a file"):
+        Snapshots(tmp_path / "file")
+    with pytest.raises(ValueError, match="is no folder of snapshots, file is in it"):
+        Snapshots(tmp_path)
+    (tmp_path / "volume" / "lost+found").mkdir(parents=True)
+    assert Snapshots(tmp_path / "volume").names() == []
+
+
+def test_whoever_may_read_the_manifest_may_read_all(tmp_path: Path) -> None:
+    for mask, mode in ((0o022, 0o644), (0o077, 0o600)):
+        before = os.umask(mask)
+        try:
+            with whole_folder(tmp_path / f"{mask}", {}) as aside:
+                (aside / "shared").write_text("")
+                (aside / "private").touch(mode=0o600)
+        finally:
+            os.umask(before)
+        for name in ("shared", "private", "manifest.json"):
+            assert (tmp_path / f"{mask}" / name).stat().st_mode & 0o777 == mode
+
+
 def test_a_folder_without_a_manifest_is_none_of_ours(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match=r"has no manifest.json"):
         read_manifest(tmp_path)
@@ -143,6 +167,45 @@ def test_a_current_file_that_names_nothing_is_damage(tmp_path: Path) -> None:
     assert snapshots.newest_whole() is None
     with pytest.raises(NoSnapshot):
         Snapshots(tmp_path / "none").newest_whole()
+
+
+@pytest.mark.parametrize("content", [b"", b"\n", b"\xff\xfe", b"../x\n"])
+def test_where_none_is_known_as_current_the_next_is_made_from_the_newest(
+    tmp_path: Path, content: bytes
+) -> None:
+    snapshots = Snapshots(tmp_path)
+    for text in "ab":
+        snapshots.publish(writing(text))
+    (tmp_path / "CURRENT").write_bytes(content)
+    with pytest.raises(DamagedFolder, match=r"CURRENT must name .*choose one: 00000001, 00000002"):
+        snapshots.current()
+    assert snapshots.newest_whole().name == "00000002"
+    (tmp_path / "00000002" / "a.txt").write_text("?")
+    assert snapshots.newest_whole().name == "00000001"
+    # Any may have been the current one: none is removed before one is known again.
+    snapshots.publish(writing("c"), keep=1, current=False)
+    assert snapshots.names() == ["00000001", "00000002", "00000003"]
+    snapshots.publish(writing("d"), keep=1)
+    assert snapshots.names() == [snapshots.current_name()] == ["00000004"]
+
+
+def test_what_is_pruned_while_it_is_chosen_does_not_become_current(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    snapshots = Snapshots(tmp_path)
+    for text in "ab":
+        snapshots.publish(writing(text))
+    enter = FileLock.__enter__
+
+    def publish_first(lock: FileLock) -> FileLock:
+        monkeypatch.setattr(FileLock, "__enter__", enter)
+        Snapshots(tmp_path).publish(writing("c"), keep=1)
+        return enter(lock)
+
+    monkeypatch.setattr(FileLock, "__enter__", publish_first)
+    with pytest.raises(NoSnapshot, match="00000001 is not there"):
+        snapshots.choose("00000001")
+    assert snapshots.current().notes == {"text": "c"}
 
 
 def test_links_share_files_and_copies_stand_in_for_them(

@@ -61,6 +61,33 @@ def test_only_the_latest_are_kept_and_what_comes_too_late_is_refused() -> None:
         add(record, (1, 9.0), keep=0)
 
 
+def test_told_again_changes_nothing_where_times_tie() -> None:
+    """A runner killed between records and its state is told the same batches again."""
+    rng = np.random.default_rng(0)
+    for keep in (1, 2, 5, 20):
+        for _ in range(30):
+            times = rng.integers(0, 4, 60) + np.arange(60) // 15
+            behaviours = list(zip(rng.integers(1, 9, 60).tolist(), times.astype(float).tolist()))
+            cuts = [0, *sorted(rng.integers(0, 60, 6).tolist()), 60]
+            batches = [behaviours[a:b] for a, b in zip(cuts, cuts[1:]) if a < b]
+            record = UserRecord()
+            for place, batch in enumerate(batches):
+                record, _ = add(record, *batch, keep=keep)
+                for told in batches[: place + 1]:
+                    again, new = add(record, *told, keep=keep)
+                    assert new == 0
+                    assert again is record
+
+
+def test_of_more_ties_than_are_kept_the_last_told_stay() -> None:
+    record, new = add(UserRecord(), *((item, 1.0) for item in range(1, 6)), keep=3)
+    assert (new, record.seen) == (5, 5)
+    assert placed(record) == [(3, 1.0), (4, 1.0), (5, 1.0)]
+    record, new = add(record, (9, 1.0), (9, 1.5), keep=3)  # the first could be one of the dropped
+    assert (new, record.seen) == (1, 6)
+    assert placed(record) == [(4, 1.0), (5, 1.0), (9, 1.5)]
+
+
 def test_one_at_a_time_is_as_all_at_once() -> None:
     rng = np.random.default_rng(0)
     behaviours = [(int(i), float(t)) for i, t in zip(rng.integers(1, 9, 60), rng.permutation(60))]
@@ -106,3 +133,13 @@ def test_other_bytes_are_refused(spoil) -> None:
         UserRecord.from_bytes(spoil(record.to_bytes()))
     with pytest.raises(ValueError, match="record"):
         UserRecord.from_bytes(b"")
+
+
+def test_a_flip_of_any_byte_is_seen() -> None:
+    record, _ = add(UserRecord(), (1, 1.0), (2, 2.0))
+    whole = record.to_bytes()
+    for place in range(len(whole)):
+        flipped = bytearray(whole)
+        flipped[place] ^= 1 << place % 8
+        with pytest.raises(ValueError, match="record"):
+            UserRecord.from_bytes(bytes(flipped))

@@ -11,11 +11,14 @@ import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from functools import partial
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 from filelock import FileLock, Timeout
 
 from recbole_mars.serving.commands.places import folder
+
+if TYPE_CHECKING:
+    from recbole_mars.serving.snapshots import Snapshots
 
 __all__ = ["add_arguments", "run"]
 
@@ -60,15 +63,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 @contextmanager
-def _alone(snapshots: Path) -> Iterator[None]:
+def _alone(snapshots: Snapshots) -> Iterator[None]:
     """Two runners would embed the same users, and each overwrite what the other did."""
-    snapshots.mkdir(parents=True, exist_ok=True)
+    snapshots.root.mkdir(parents=True, exist_ok=True)
     try:
-        with FileLock(snapshots / ".runner.lock", timeout=0):
+        with FileLock(snapshots.root / ".runner.lock", timeout=0):
             yield
     except Timeout:
         raise ValueError(
-            f"another offline runner publishes to {snapshots}; one is enough"
+            f"another offline runner publishes to {snapshots.root}; one is enough"
         ) from None
 
 
@@ -80,6 +83,7 @@ def run(args: argparse.Namespace) -> None:
     """Once, or until SIGTERM or SIGINT, which let a run end that has begun."""
     from recbole_mars.serving.embedding import RayEmbedder
     from recbole_mars.serving.events import EventsLost, open_queue
+    from recbole_mars.serving.folders import DamagedFolder
     from recbole_mars.serving.offline import OfflineRunner
     from recbole_mars.serving.snapshots import Snapshots
     from recbole_mars.serving.stores import open_store
@@ -88,8 +92,8 @@ def run(args: argparse.Namespace) -> None:
         raise ValueError(f"--keep must be >= 1, got {args.keep}")
     if args.workers is not None and args.ray_address is None:
         raise ValueError(
-            f"--workers {args.workers} needs --ray-address, such as 'local'; without a cluster this "
-            "process embeds alone"
+            f"--workers {args.workers} needs --ray-address, such as 'local'; without one this process "
+            "embeds alone"
         )
     if args.every_minutes is not None and not 0 < args.every_minutes < float("inf"):
         raise ValueError(f"--every-minutes must be > 0 and finite, got {args.every_minutes}")
@@ -101,7 +105,8 @@ def run(args: argparse.Namespace) -> None:
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, lambda number, frame: stopping.set())
     with ExitStack() as opened:
-        opened.enter_context(_alone(args.snapshots))
+        snapshots = Snapshots(args.snapshots)
+        opened.enter_context(_alone(snapshots))
         store = opened.enter_context(open_store(args.store))
         queue = None
         if args.events is not None:
@@ -110,9 +115,7 @@ def run(args: argparse.Namespace) -> None:
         if args.ray_address is not None:
             embedder = RayEmbedder(args.model, args.ray_address, args.workers)
             opened.callback(embedder.close)
-        runner = OfflineRunner(
-            args.model, store, Snapshots(args.snapshots), args.donors, embedder, not args.quiet
-        )
+        runner = OfflineRunner(args.model, store, snapshots, args.donors, embedder, not args.quiet)
         # A round is as long as it takes, but to take from the queue it has the time until the next.
         while True:
             begin = time.monotonic()
@@ -136,7 +139,7 @@ def run(args: argparse.Namespace) -> None:
                         snapshot.notes["donors"],
                         time.monotonic() - begin,
                     )
-            except OSError as error:
+            except (OSError, DamagedFolder) as error:
                 if args.every_minutes is None or isinstance(error, EventsLost):
                     raise
                 _logger.error("this round failed, the next one goes on from there: %s", error)

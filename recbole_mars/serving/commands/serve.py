@@ -61,7 +61,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=float,
         default=10,
         metavar="N",
-        help="for a request's head to come whole, or the connection is closed (%(default)s)",
+        help="for a request's head to come whole, or the rest of a body that is answered already, "
+        "or the connection is closed (%(default)s)",
     )
     for name, (kind, text) in _LIMITS.items():
         limits.add_argument(f"--{name.replace('_', '-')}", type=kind, metavar="N", help=text)
@@ -75,10 +76,10 @@ def run(args: argparse.Namespace) -> None:
     from recbole_mars.serving.optional import import_optional
 
     uvicorn = import_optional("uvicorn")
+    from recbole_mars.serving.redis_connection import DEFAULT_TIMEOUT
     from recbole_mars.serving.service import Engine, create_app
     from recbole_mars.serving.service.connections import protocol_of
     from recbole_mars.serving.service.logs import log_to_stderr
-    from recbole_mars.serving.redis_connection import DEFAULT_TIMEOUT
     from recbole_mars.serving.snapshots import Snapshots
     from recbole_mars.serving.stores import open_store
 
@@ -120,7 +121,7 @@ def _see_that_the_port_is_free(host: str, port: int) -> None:
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
         socket.create_server((host, port), family=family).close()
-    except OSError as error:
+    except (OSError, OverflowError) as error:
         raise OSError(f"--host {host} --port {port} cannot be listened to: {error}") from None
 
 

@@ -24,6 +24,7 @@ from recbole_mars.serving.events.segments import (
     segment_bases,
     segment_file,
 )
+from recbole_mars.serving.folders import foreign_name
 
 __all__ = ["LocalLog"]
 
@@ -60,6 +61,10 @@ class LocalLog(EventQueue):
         self._group = checked_name("group", group)
         self._committed = self.folder / "committed"
         with self._reporting("cannot be opened"):
+            if foreign := foreign_name(self.folder, r"\d{20}\.log|committed"):
+                raise QueueError(
+                    f"the log {self.folder} cannot be made where {foreign} is; name an empty folder"
+                )
             self._committed.mkdir(parents=True, exist_ok=True)
         self._thread_lock = threading.Lock()
         self._file_lock = FileLock(self.folder / ".append.lock")
@@ -107,17 +112,18 @@ class LocalLog(EventQueue):
         with self._reporting("cannot keep an offset"), self._thread_lock:
             write_whole(self._committed / self._group, offset, durable=True)
 
-    def prune(self, before: str) -> int:
-        """Remove the segments that hold nothing behind offset `before`; returns how many.
+    def prune(self, before: str | None = None) -> int:
+        """Remove the segments that all groups have committed; returns how many.
 
-        Those that hold what a group has yet to commit stay, and so does the last one. A group is
-        known from its first read on.
+        A group is known from its first read on; the last segment stays. before: segments that hold
+        something behind this offset stay too.
         """
-        position = position_of(before)
+        taken = [] if before is None else [position_of(before)]
         with self._reporting("cannot be pruned"), self._alone():
             for file in self._committed.iterdir():
                 if not file.name.startswith("."):
-                    position = min(position, position_of(file.read_text(encoding="ascii")))
+                    taken.append(position_of(file.read_text(encoding="ascii")))
+            position = min(taken, default=0)
             bases = segment_bases(self.folder)
             old = [base for base, end in zip(bases, bases[1:]) if end <= position]
             for base in old:  # the oldest first: a crash leaves no gap

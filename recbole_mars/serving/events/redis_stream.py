@@ -240,7 +240,8 @@ def _offset(position: _ID) -> str:
 def _position(offset: str) -> _ID:
     if not re.fullmatch(rf"[0-9]{{{_DIGITS}}}-[0-9]{{{_DIGITS}}}", offset):
         raise ForeignOffset(
-            f"an offset of a stream must be two numbers of {_DIGITS} digits, got {offset!r}"
+            f"an offset of a stream must be two numbers of {_DIGITS} digits, got {offset!r}, "
+            f"of another queue"
         )
     return _numbers(offset.encode())
 

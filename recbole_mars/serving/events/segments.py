@@ -25,7 +25,9 @@ def offset_at(position: int) -> str:
 def position_of(offset: str) -> int:
     """Where in the log the record of an offset ends; raises ForeignOffset for other text."""
     if not re.fullmatch(rf"[0-9]{{{_DIGITS}}}", offset):
-        raise ForeignOffset(f"an offset of a log must have {_DIGITS} digits, got {offset!r}")
+        raise ForeignOffset(
+            f"an offset of a log must have {_DIGITS} digits, got {offset!r}, of another queue"
+        )
     return int(offset)
 
 
@@ -101,6 +103,7 @@ def _read_segment(
         if looked_again:
             raise QueueError(
                 f"{file} is damaged at byte {position - base}, offset "
-                f"{offset_at(position)}: no whole record stands there, though more follows"
+                f"{offset_at(position)}: no whole record stands there, though more follows; begin "
+                f"a new log with what is to be saved of it, and read that with --accept-loss"
             )
         looked_again = True  # it may have been written between the first look and the second

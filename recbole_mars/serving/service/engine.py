@@ -213,7 +213,7 @@ class Engine:
                     raise ValueError(f"it was filled for model {filled_for}, not {loaded.model}")
                 self._fitting = (state, loaded)
             record = None if data is None else UserRecord.from_bytes(data)
-            if record is not None and record.items.max(initial=0) >= loaded.scorer.model.n_items:
+            if record is not None and not _has_items(loaded.scorer.model, record):
                 raise ValueError("a record has items that the model does not have")
         except (ValueError, KeyError, TypeError) as error:
             raise StoreError(f"the store does not fit: {error}") from None
@@ -246,6 +246,10 @@ def _load(snapshot: Snapshot) -> Loaded:
         )
     published = (snapshot.folder / MANIFEST).stat().st_mtime
     return Loaded(snapshot.name, snapshot.notes.get("model"), published, scorer)
+
+
+def _has_items(model: TrainedModel, record: UserRecord) -> bool:
+    return record.items.min(initial=1) >= 1 and record.items.max(initial=1) < model.n_items
 
 
 def _ids(model: TrainedModel, tokens: Sequence[str]) -> np.ndarray:

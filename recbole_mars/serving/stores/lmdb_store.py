@@ -11,6 +11,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
+from recbole_mars.serving.folders import foreign_name
 from recbole_mars.serving.optional import import_optional
 from recbole_mars.serving.stores.base import MAX_KEY_BYTES, KeyValueStore, StoreError
 from recbole_mars.serving.stores.gate import Gate
@@ -55,6 +56,10 @@ class LMDBStore(KeyValueStore):
         self._environment: Any = None
         try:
             if not read_only:
+                if foreign := foreign_name(Path(folder), r"(data|lock)\.mdb"):
+                    raise StoreError(
+                        f"{self.name} cannot be made where {foreign} is; name an empty folder"
+                    )
                 Path(folder).mkdir(parents=True, exist_ok=True)
             elif not (Path(folder) / "data.mdb").exists():
                 raise StoreError(f"{self.name} is not there; let its writer make it first")

@@ -8,12 +8,12 @@ from typing import Any
 
 import torch
 
-from recbole_mars.serving.folders import link_folder
+from recbole_mars.serving.folders import DamagedFolder, link_folder
 from recbole_mars.serving.model_folder import TrainedModel
-from recbole_mars.serving.snapshots import NoSnapshot, Snapshot, Snapshots
+from recbole_mars.serving.snapshots import Snapshot, Snapshots
 from recbole_mars.serving.training.learner import Diverged
 
-__all__ = ["publish_network", "published_step", "training_of"]
+__all__ = ["publish_network", "published_step", "refuse_other", "training_of"]
 
 _WEIGHTS = "network.safetensors"
 
@@ -40,7 +40,7 @@ def publish_network(
     def write(folder: Path) -> dict[str, Any]:
         # All that publish take turns, so nothing becomes current between this and the new one.
         current = snapshots.current()
-        _refuse_other(current, base, training["run"])
+        refuse_other(current, base, training["run"])
         link_folder(current.folder, folder)
         # The link goes first: the file itself belongs to the current snapshot too.
         (folder / "model" / _WEIGHTS).unlink()
@@ -62,7 +62,7 @@ def published_step(snapshots: Snapshots, run: str, step: int) -> Snapshot | None
             break
         try:
             found = snapshots.at(name, verify=False)
-        except (NoSnapshot, FileNotFoundError):  # removed since
+        except (FileNotFoundError, DamagedFolder):  # removed since, or of no use
             continue
         training = training_of(found.notes)
         if training.get("run") == run and training.get("step") == step:
@@ -70,7 +70,11 @@ def published_step(snapshots: Snapshots, run: str, step: int) -> Snapshot | None
     return None
 
 
-def _refuse_other(current: Snapshot, base: Mapping[str, Any], run: str) -> None:
+def refuse_other(current: Snapshot, base: Mapping[str, Any], run: str) -> None:
+    """Raise ValueError if the current snapshot is of another model, or of another run than this.
+
+    base: notes of the snapshot that training started from.
+    """
     if any(current.notes.get(name) != base.get(name) for name in ("model", "exported")):
         raise ValueError(
             f"the current snapshot, {current.folder}, is of another model than the training "

@@ -7,18 +7,24 @@ import os
 import re
 import shutil
 from collections.abc import Mapping
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from filelock import FileLock, Timeout
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from recbole_mars.serving.folders import link_folder, read_manifest, sync, whole_folder
+from recbole_mars.serving.folders import (
+    DamagedFolder,
+    link_folder,
+    read_manifest,
+    sync,
+    whole_folder,
+)
 from recbole_mars.serving.snapshots import Snapshot
 from recbole_mars.serving.stores import LMDBStore
+from recbole_mars.serving.tensors import load_tensors, save_tensors
 
 __all__ = ["Progress", "StateFolder"]
 
@@ -67,20 +73,24 @@ class StateFolder:
             raise ValueError(
                 f"another trainer uses {self.folder}; end it, or name another folder"
             ) from None
-        try:
-            self.store = LMDBStore(self.folder / _RECORDS)
+        with ExitStack() as opened:
+            opened.callback(self._lock.release)
+            self.store = opened.enter_context(LMDBStore(self.folder / _RECORDS))
             self.progress = self._read_progress()
             self._sweep()
-        except BaseException:
-            self._lock.release()
-            raise
+            opened.pop_all()  # both stay open until close
 
     def base(self, name: str) -> Path:
         """Where the parts of a snapshot are linked to."""
         return self.folder / _BASES / name
 
     def has_base(self, name: str) -> bool:
-        return self.base(name).is_dir()
+        """Whether they are there, and as they were written."""
+        try:
+            read_manifest(self.base(name))
+        except (FileNotFoundError, DamagedFolder):
+            return False
+        return True
 
     def base_notes(self, name: str) -> dict[str, Any]:
         """The notes of a snapshot that was linked; raises DamagedFolder if it has changed."""
@@ -93,6 +103,7 @@ class StateFolder:
         """
         if self.has_base(snapshot.name):
             return
+        shutil.rmtree(self.base(snapshot.name), ignore_errors=True)
         with whole_folder(self.base(snapshot.name), snapshot.notes) as aside:
             for part in _LINKED:
                 if (snapshot.folder / part).is_dir():
@@ -100,10 +111,10 @@ class StateFolder:
             read_manifest(snapshot.folder, verify=False)  # it was there all the time
 
     def load(self) -> dict[str, Tensor]:
-        """The tensors of the last commit, none before any."""
+        """The tensors of the last commit, none before any; ValueError if they are damaged."""
         if self.progress is None or not self.progress.file:
             return {}
-        return load_file(self.folder / self.progress.file)
+        return load_tensors(self.folder / self.progress.file)
 
     def commit(
         self,
@@ -152,10 +163,10 @@ class StateFolder:
     def _write(self, tensors: Mapping[str, Tensor], name: str) -> str:
         aside = self.folder / f".{name}"
         try:
-            save_file(dict(tensors), aside)
+            save_tensors(tensors, aside)
             sync(aside)
             os.replace(aside, self.folder / name)
-        except (OSError, SafetensorError) as error:
+        except OSError as error:
             aside.unlink(missing_ok=True)
             raise OSError(f"{self.folder / name} cannot be written: {error}") from error
         sync(self.folder)

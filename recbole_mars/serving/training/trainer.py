@@ -6,6 +6,7 @@ import logging
 import time
 from collections import Counter
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
@@ -22,6 +23,7 @@ from recbole_mars.serving.training.learner import Diverged, Learner
 from recbole_mars.serving.training.publishing import (
     publish_network,
     published_step,
+    refuse_other,
     training_of,
 )
 from recbole_mars.serving.training.recent import RecentScores
@@ -51,8 +53,8 @@ class StreamTrainer:
 
     folder: the trainer's own, a new one starts from the current snapshot.
     Raises NoSnapshot if nothing was published yet, ValueError if the folder is of another model's
-    training, another trainer uses it, or it is new and another training's weights are published,
-    see StreamSettings.take_over.
+    training than the current snapshot, another trainer uses it, another training has published
+    since, or it is new and another training's weights are published, see StreamSettings.take_over.
     """
 
     def __init__(
@@ -69,6 +71,9 @@ class StreamTrainer:
             self.progress = self._start()
             base = self._state.base(self.progress.base)
             self._notes = self._state.base_notes(self.progress.base)
+            with suppress(FileNotFoundError, DamagedFolder):  # publishing is tried again
+                current = self.snapshots.current(verify=False)
+                refuse_other(current, self._notes, self.progress.run)
             self.scorer = Scorer.load(base)
             world = base / "model" / "world"
             self._behaviours = Behaviours(
@@ -192,7 +197,7 @@ class StreamTrainer:
             return state.commit(Progress(uuid4().hex, base, known_to=self._known_to(base)))
         if not state.has_base(done.base):
             _logger.warning(
-                "The donors of snapshot %s are gone from %s: the current ones are taken",
+                "The donors of snapshot %s are gone from %s or damaged: the current ones are taken",
                 done.base,
                 state.folder,
             )

@@ -190,9 +190,20 @@ def test_a_damaged_record_is_a_failing_store(engine, store, data):
     assert engine.answer(Question("person7", CANDIDATES)).degraded == ()
 
 
-def test_a_record_with_items_of_another_model_is_a_failing_store(engine, store, records):
+def test_a_flip_of_any_byte_of_a_record_is_a_failing_store(engine, store, records):
+    whole = records["person6"].to_bytes()
+    for place in range(len(whole)):
+        flipped = bytearray(whole)
+        flipped[place] ^= 0xFF
+        store.put_many({user_key("person6"): bytes(flipped)})
+        answer = engine.answer(Question("person6", CANDIDATES, [Recent("item4", 5.0, 1.0)]))
+        assert (answer.degraded, answer.user_known) == (("store",), None), place
+
+
+@pytest.mark.parametrize("item", [21, 0, -1])
+def test_a_record_with_items_of_another_model_is_a_failing_store(engine, store, records, item):
     longer, _ = records["person6"].with_behaviours(
-        np.array([21]), np.array([True]), np.array([5.0]), np.array([99.0]), keep=20
+        np.array([item]), np.array([True]), np.array([5.0]), np.array([99.0]), keep=20
     )
     store.put_many({user_key("person6"): longer.to_bytes()})
     assert engine.answer(Question("person6", CANDIDATES)).degraded == ("store",)

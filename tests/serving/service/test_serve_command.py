@@ -120,12 +120,36 @@ def test_connections_that_say_nothing_are_closed(start):
     assert 1.5 < time.monotonic() - begun < 20
     time.sleep(2.5)
     kept.request("POST", "/v1/ctr", BODY, {"Content-Type": "application/json"})
-    assert kept.getresponse().status == 200
+    assert answered(kept.sock)[0] == 200
     for _ in range(3):  # a head in two pieces, on a connection that was used
         kept.sock.sendall(HEAD)
         time.sleep(0.2)
         kept.sock.sendall(b"Content-Length: %d\r\n\r\n" % len(BODY) + BODY)
         assert answered(kept.sock)[0] == 200
+
+
+def test_what_is_answered_before_its_body_came_holds_no_connection(start):
+    """Its answer arrives all the same, and who sends the rest in time may go on."""
+    process = start("--head-seconds", 2)
+    plain = HEAD.replace(b"application/json", b"text/plain")
+    sized = plain + b"Content-Length: %d\r\n\r\n"
+    begun = time.monotonic()
+    with process.connect(sized % 5000) as slow, process.connect(sized % 9) as good:
+        for connection in (slow, good):
+            assert answered(connection)[0] == 415
+        good.sendall(b"x" * 9 + HEAD + b"Content-Length: %d\r\n\r\n" % len(BODY) + BODY)
+        assert answered(good)[0] == 200
+        with contextlib.suppress(ConnectionError):
+            while time.monotonic() < begun + 20:
+                slow.sendall(b"x")
+                time.sleep(0.1)
+        assert 1.5 < time.monotonic() - begun < 15
+        good.sendall(HEAD + b"Content-Length: %d\r\n\r\n" % len(BODY) + BODY)
+        assert answered(good)[0] == 200
+    size = 20 << 20
+    with process.connect(HEAD + b"Content-Length: %d\r\n\r\n" % size) as large:
+        large.sendall(b" " * size)
+        assert answered(large)[0] == 413
 
 
 def test_sigterm_lets_a_running_request_finish(start):
@@ -240,6 +264,7 @@ def test_a_store_has_a_part_of_a_requests_time(more, seconds, monkeypatch, tmp_p
         (["--snapshots", "s", "--store", "x", "--concurrency", "0"], "concurrency must be >= 1"),
         (["--snapshots", "s", "--store", "x", "--api-key-file", "none"], "--api-key-file none"),
         (["--snapshots", "s", "--store", "x", "--api-key-file", "key"], "no text in UTF-8"),
+        (["--snapshots", "s", "--store", "x", "--port", "70000"], "--port 70000 cannot be"),
         (["--snapshots", "s", "--store", "x", "--api-key-file", "/dev/null"], "api_key"),
     ],
 )

@@ -197,6 +197,15 @@ def test_a_cluster_gives_the_same_bytes(tmp_path: Path) -> None:
     local = LocalEmbedder(Scorer.load(snapshots.current().folder))
     one, other = ([[r.to_bytes() for _, r in b] for b in e.map(batches)] for e in (embedder, local))
     assert one == other
+    # A worker that dies fails a round; the next one has another.
+    embedder._ray.kill(embedder._workers[0])
+    with pytest.raises(ConnectionError, match="a worker on the Ray cluster is lost"):
+        list(embedder.map(batches))
+    assert [[r.to_bytes() for _, r in b] for b in embedder.map(batches)] == other
+    # What a worker itself raises is no lost worker.
+    wrong, _ = UserRecord().with_behaviours([99], [True], [5.0], [1.0], keep=9)
+    with pytest.raises(IndexError):
+        list(embedder.map([[("u", wrong)]]))
     embedder.close()
     with pytest.raises(ValueError, match="workers must be >= 1, got 0"):
         RayEmbedder(model, "local", workers=0)
@@ -346,7 +355,7 @@ def options(deployment: Deployment, *more: str) -> argparse.Namespace:
 def test_one_runner_publishes(tmp_path: Path) -> None:
     deployment = Deployment(tmp_path)
     with (
-        offline._alone(deployment.snapshots.root),
+        offline._alone(deployment.snapshots),
         pytest.raises(ValueError, match="another offline runner publishes to"),
     ):
         offline.run(options(deployment))
@@ -478,6 +487,33 @@ def test_a_store_of_another_model_is_refused(tmp_path: Path) -> None:
     other = write_model(tmp_path / "other", augmented=False)
     with LMDBStore(tmp_path / "store") as store, pytest.raises(ValueError, match="another model"):
         OfflineRunner(other, store, deployment.snapshots)
+
+
+def test_snapshots_of_another_model_are_left_alone(tmp_path: Path) -> None:
+    """Its service would find its store another one's, and its streamed weights would be gone."""
+    deployment = Deployment(tmp_path)
+    other = write_model(tmp_path / "other", augmented=False)
+    with (
+        LMDBStore(tmp_path / "new") as store,
+        pytest.raises(ValueError, match=r"has the snapshots of another model than .*other"),
+    ):
+        OfflineRunner(other, store, deployment.snapshots)
+    assert deployment.snapshots.names() == ["00000001"]
+
+
+def test_folders_that_are_swapped_are_left_as_they_were(tmp_path: Path) -> None:
+    deployment = Deployment(tmp_path)
+    deployment.append(events(3))
+    places = ("model", "snapshots", "store", "log")
+    before = sorted(tmp_path.rglob("*"))
+    for wrong in places:
+        for name in places[1:]:
+            if name != wrong:
+                place = {"log": "events"}.get(name, name)
+                with pytest.raises((ValueError, OSError), match=f"{wrong}"):
+                    offline.run(options(deployment, f"--{place}", str(tmp_path / wrong)))
+    made = {path.name for path in tmp_path.rglob("*")} - {path.name for path in before}
+    assert made <= {".runner.lock"}
 
 
 def test_a_full_disk_while_publishing_leaves_the_old_snapshot(

@@ -24,7 +24,7 @@ from recbole_mars.serving.training.learner import Learner
 STEPS: list[tuple[Any, str]] = [
     (os, "replace"),
     (os, "rename"),
-    (state, "save_file"),
+    (state, "save_tensors"),
     (state, "sync"),
     (LMDBStore, "put_many"),
     (LocalLog, "commit"),
@@ -193,7 +193,7 @@ def test_a_full_disk_while_saving_leaves_the_last_state(
         each.append(events(60, seed=2))
     run_once(whole)
     before, stored = deployment.saved(), records_of(deployment)
-    for owner, name in ((state, "sync"), (state, "save_file"), (LMDBStore, "put_many")):
+    for owner, name in ((state, "sync"), (state, "save_tensors"), (LMDBStore, "put_many")):
         with monkeypatch.context() as patch:
             patch.setattr(owner, name, _no_space)
             with pytest.raises(OSError, match="No space left"):

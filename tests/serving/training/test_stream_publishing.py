@@ -156,12 +156,12 @@ def test_pruned_snapshots_are_not_missed(deployment: Deployment) -> None:
         each.append(events(40))
         run_once(each)
         each.append(events(40, seed=2))
-    deployment.snapshots.publish(lambda folder: {}, keep=1)
-    (name,) = deployment.snapshots.names()
-    assert name == "00000003"
-    with deployment.trainer() as trainer, pytest.raises(ValueError, match="of another model"):
-        trainer.run(once=True)
-    run_once(whole)
+    deployment.run_offline()
+    for name in ("00000001", "00000002"):
+        shutil.rmtree(deployment.snapshots.root / name)
+    for each in (deployment, whole):
+        run_once(each)
+    assert deployment.snapshots.names() == ["00000003", "00000004"]
     assert same(deployment.saved(), whole.saved())
 
 
@@ -186,8 +186,15 @@ def test_a_damaged_state_is_refused(deployment: Deployment) -> None:
     data = base.read_bytes()
     base.unlink()
     base.write_bytes(data[:-1] + b"?")
+    current = deployment.snapshots.current().folder / "model" / "columns.safetensors"
+    run_once(deployment)  # its link is taken anew from the snapshot
+    assert base.read_bytes() == data
+    for file in (base, current):
+        file.unlink()
+        file.write_bytes(data[:-1] + b"?")
     with pytest.raises(folders.DamagedFolder, match=r"columns.safetensors was changed"):
         run_once(deployment)
+    current.write_bytes(data)
     with LMDBStore(deployment.state / "records") as store:
         store.put_many({b"m/trainer": b'{"run": "x", "more": 1}'})
     with pytest.raises(ValueError, match="state of another version of training"):
