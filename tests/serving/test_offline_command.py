@@ -13,8 +13,7 @@ from recbole_mars.serving.__main__ import main
     ("changes", "told"),
     [
         ({"--workers": "3"}, "--workers 3 needs --ray-address"),
-        ({"--snapshots": "file"}, "argument --snapshots: file must be a folder, is a file"),
-        ({"--model": "file"}, "argument --model: file must be a folder, is a file"),
+        ({"--snapshots": "file"}, "file must be a folder of snapshots, is a file"),
         ({"--keep": "0"}, "--keep must be >= 1, got 0"),
     ],
 )

@@ -11,11 +11,10 @@ import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from filelock import FileLock, Timeout
-
-from recbole_mars.serving.commands.places import folder
 
 if TYPE_CHECKING:
     from recbole_mars.serving.snapshots import Snapshots
@@ -28,9 +27,9 @@ _logger = logging.getLogger(__name__)
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """What `offline` can be told."""
     parser.add_argument(
-        "--model", required=True, type=folder, help="folder that python -m recbole_mars.export made"
+        "--model", required=True, type=Path, help="folder that python -m recbole_mars.export made"
     )
-    parser.add_argument("--snapshots", required=True, type=folder, help="folder of the snapshots")
+    parser.add_argument("--snapshots", required=True, type=Path, help="folder of the snapshots")
     parser.add_argument(
         "--store", required=True, help="folder of the LMDB store, or redis://HOST:PORT/DATABASE"
     )
@@ -92,8 +91,8 @@ def run(args: argparse.Namespace) -> None:
         raise ValueError(f"--keep must be >= 1, got {args.keep}")
     if args.workers is not None and args.ray_address is None:
         raise ValueError(
-            f"--workers {args.workers} needs --ray-address, such as 'local'; without one this process "
-            "embeds alone"
+            f"--workers {args.workers} needs --ray-address, such as 'local'; without one this "
+            "process embeds alone"
         )
     if args.every_minutes is not None and not 0 < args.every_minutes < float("inf"):
         raise ValueError(f"--every-minutes must be > 0 and finite, got {args.every_minutes}")

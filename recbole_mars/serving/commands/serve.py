@@ -8,7 +8,6 @@ import socket
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from recbole_mars.serving.commands.places import folder
 from recbole_mars.serving.commands.threads import threads
 
 if TYPE_CHECKING:
@@ -36,7 +35,7 @@ _KEEP_ALIVE = 75
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """What `serve` can be told."""
-    parser.add_argument("--snapshots", required=True, type=folder, help="folder of the snapshots")
+    parser.add_argument("--snapshots", required=True, type=Path, help="folder of the snapshots")
     parser.add_argument(
         "--store",
         required=True,
@@ -88,12 +87,13 @@ def run(args: argparse.Namespace) -> None:
     log_to_stderr(args.log_level)
     torch.set_num_threads(args.torch_threads)
     settings = _settings(args)
+    snapshots = Snapshots(args.snapshots)
     _see_that_the_port_is_free(args.host, args.port)
     # Without the store a request is still answered, which also takes its time.
     timeout = min(DEFAULT_TIMEOUT, settings.seconds / 4)
     with open_store(args.store, read_only=True, timeout=timeout) as store:
         config = uvicorn.Config(
-            create_app(Engine(Snapshots(args.snapshots), store), settings),
+            create_app(Engine(snapshots, store), settings),
             host=args.host,
             port=args.port,
             http=protocol_of(args.head_seconds),

@@ -8,9 +8,9 @@ import signal
 import time
 from collections.abc import Callable
 from dataclasses import fields
+from pathlib import Path
 from typing import TYPE_CHECKING
 
-from recbole_mars.serving.commands.places import folder
 from recbole_mars.serving.commands.threads import threads
 
 if TYPE_CHECKING:
@@ -40,7 +40,7 @@ _NUMBERS = {
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """What `train` can be told."""
-    parser.add_argument("--snapshots", required=True, type=folder, help="folder of the snapshots")
+    parser.add_argument("--snapshots", required=True, type=Path, help="folder of the snapshots")
     parser.add_argument(
         "--events",
         required=True,
@@ -48,7 +48,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="the queue: a folder, or redis://HOST:PORT/DATABASE?stream=NAME",
     )
     parser.add_argument(
-        "--state", required=True, type=folder, help="folder of the training itself, empty at first"
+        "--state", required=True, type=Path, help="folder of the training itself, empty at first"
     )
     parser.add_argument(
         "--once", action="store_true", help="stop at the end of the queue, and publish"

@@ -258,7 +258,7 @@ def test_a_store_has_a_part_of_a_requests_time(more, seconds, monkeypatch, tmp_p
     ("arguments", "told"),
     [
         ([], "--snapshots"),
-        (["--snapshots", "file", "--store", "x"], "--snapshots: file must be a folder, is a file"),
+        (["--snapshots", "file", "--store", "x"], "file must be a folder of snapshots, is a file"),
         (["--snapshots", "s", "--store", "nowhere"], "nowhere is not there"),
         (["--snapshots", "s", "--store", "what:ever"], "address must be"),
         (["--snapshots", "s", "--store", "x", "--concurrency", "0"], "concurrency must be >= 1"),
