@@ -100,8 +100,8 @@ class Explanation(BaseModel):
 class CTRResponse(BaseModel):
     """user_known: null if the store could not tell. augmented: whether behaviours of others were
     put before the history. degraded: what failed and was left out, "store" or "augmentation".
-    recent_ignored: recent behaviours that were left out, on items that the model does not know, or
-    with values far from all ratings."""
+    recent_ignored: recent behaviours that were left out, on items that the model does not know, or,
+    where it reads values, with some far from all ratings."""
 
     snapshot: str
     user_known: Optional[bool]  # noqa: UP045
