@@ -17,7 +17,6 @@ from recbole.utils import FeatureType, InputType
 from torch import Tensor, nn
 
 from recbole_mars.ctr import NETWORKS, FieldEmbedding, History, Prediction, build_network
-from recbole_mars.plugin.config import FEATURE_MODELS
 from recbole_mars.plugin.dataset import AGREEMENT_FIELD, BORROWED_FIELD, MultimodalDataset
 from recbole_mars.plugin.modalities import item_modalities
 from recbole_mars.plugin.settings import OWN_SETTINGS, din_settings
@@ -45,9 +44,6 @@ class CTRModel(SequentialRecommender, ABC):
         # and holds no features.
         features = dataset.item_features().fingerprint() if dataset.reads_features else ""
         self.register_buffer("data_fingerprint", _fingerprint(dataset, features))
-        # Of checkpoints from before features that only stage 1 or agreement reads were in it.
-        known = features if config["model"] in FEATURE_MODELS else ""
-        self._older_fingerprint = _fingerprint(dataset, known)
         self.register_load_state_dict_pre_hook(_refuse_other_data)
 
     @abstractmethod
@@ -183,8 +179,7 @@ def _fingerprint(dataset: MultimodalDataset, features: str) -> Tensor:
 
 def _refuse_other_data(model: nn.Module, state: dict[str, Any], prefix: str, *_: Any) -> None:
     found = state.get(f"{prefix}data_fingerprint")
-    fitting: Any = (model.data_fingerprint, model._older_fingerprint)
-    if found is not None and not any(torch.equal(found.cpu(), each.cpu()) for each in fitting):
+    if found is not None and not torch.equal(found.cpu(), model.data_fingerprint.cpu()):  # type: ignore[arg-type]
         raise ValueError(
             "the checkpoint was trained on another data set, on other users and items of it, or "
             "with other item features; load it with the dataset, data_path, filters and features "
