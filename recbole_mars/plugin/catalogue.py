@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import torch
 from recbole.config import Config
 
 from recbole_mars.features import (
@@ -116,7 +117,8 @@ class ItemCatalogue:
 
         Computed features are kept under checkpoint_dir/features and reused while nothing changed.
         """
-        with first_process_first():
+        # A run that computes them goes on with the same random numbers as one that finds them.
+        with first_process_first(), torch.random.fork_rng(devices=[]):
             text = self._text(tokens) if self._config["mars_use_text"] else None
             image = self._image(tokens) if self._config["mars_use_image"] else None
         return ItemFeatures(*_padded(text, tokens), *_padded(image, tokens))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import shutil
 from pathlib import Path
 from typing import Any
@@ -323,16 +322,3 @@ def test_features_that_a_model_was_not_trained_with_are_refused(
     assert end.value.code == 2
     assert "with other item features; load it with" in capsys.readouterr().err
     assert not Path("model").exists()
-
-
-def test_a_checkpoint_from_before_its_features_were_noted_is_read(elsewhere: Path) -> None:
-    checkpoint = torch.load(elsewhere, weights_only=False)
-    dataset = create_dataset(checkpoint["config"])
-    digest = hashlib.sha256(b"world")
-    for field in (dataset.uid_field, dataset.iid_field):
-        digest.update("\n".join(dataset.field2id_token[field]).encode())
-    state = checkpoint["state_dict"]
-    older = torch.tensor(list(digest.digest()[:16]), dtype=torch.uint8)
-    assert not torch.equal(older, state["data_fingerprint"])
-    torch.save({**checkpoint, "state_dict": {**state, "data_fingerprint": older}}, "older.pth")
-    assert export_checkpoint("older.pth", "model").is_dir()
