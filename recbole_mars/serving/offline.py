@@ -54,12 +54,11 @@ class OfflineRunner:
     """Keeps users' records in a store up to date, and publishes snapshots (MARS, 3.5.2).
 
     What was done is part of what is written: a runner that was killed goes on where the last batch
-    ended, and events that are told again change nothing. Only one runner may write to a
-    store.
+    ended, and events that are told again change nothing. Only one runner may write to a store.
 
     model: folder of a trained model. donors: "all" lends all behaviours that are known, "trained"
     those that training knew, as in an offline evaluation. embedder: of users; None: this process.
-    Raises ValueError for another choice, or a store that another model's runner has filled.
+    Raises ValueError for another choice, and for a store or snapshots of another model.
     """
 
     def __init__(

@@ -165,7 +165,11 @@ class Snapshots:
         Raises NoSnapshot if it is not there, DamagedFolder if it is damaged.
         """
         folder = self._folder(name)
-        return Snapshot(folder, read_manifest(folder, verify))
+        try:
+            return Snapshot(folder, read_manifest(folder, verify))
+        except FileNotFoundError as error:
+            self._folder(name)  # pruned meanwhile
+            raise DamagedFolder(f"{error}; take another version") from None
 
     def _folder(self, name: str) -> Path:
         folder = self.root / name

@@ -122,6 +122,19 @@ def test_what_is_no_folder_of_snapshots_is_refused(tmp_path: Path) -> None:
     assert Snapshots(tmp_path / "volume").names() == []
 
 
+def test_a_version_without_its_manifest_is_damaged(tmp_path: Path) -> None:
+    snapshots = Snapshots(tmp_path)
+    for _ in range(2):
+        snapshots.publish(lambda folder: {})
+    (tmp_path / "00000002" / "manifest.json").unlink()
+    for use in (snapshots.current, partial(snapshots.at, "00000002")):
+        with pytest.raises(DamagedFolder, match=r"has no manifest.json.*take another version"):
+            use()
+    found = snapshots.newest_whole()
+    assert found is not None
+    assert found.name == "00000001"
+
+
 def test_whoever_may_read_the_manifest_may_read_all(tmp_path: Path) -> None:
     for mask, mode in ((0o022, 0o644), (0o077, 0o600)):
         before = os.umask(mask)

@@ -267,6 +267,7 @@ class StreamTrainer:
             return self.queue.read(self._read_up_to, _EVENTS, wait_seconds)
         except EventsLost as error:
             self._refuse_loss(error)
+            self._read_up_to = None  # said once, also where nothing is there yet
             events = self.queue.read(None, _EVENTS, wait_seconds)
             if events and events[0][0] <= (self.progress.offset or ""):  # another queue's offsets
                 self.progress = replace(self.progress, known_to=None)

@@ -228,6 +228,22 @@ def test_who_takes_over_trains_on_nothing_twice(deployment: Deployment) -> None:
     assert run_once(deployment).progress.samples == 48
 
 
+def test_a_loss_is_told_once_while_the_new_log_is_empty(
+    deployment: Deployment, caplog: pytest.LogCaptureFixture
+) -> None:
+    deployment.append(events(40))
+    run_once(deployment)
+    shutil.rmtree(deployment.root / "log")
+    accepting = replace(SETTINGS, accept_loss=True)
+    with deployment.trainer(accepting) as trainer:
+        for _ in range(2):
+            trainer.run(once=True)
+        assert caplog.text.count("Events are lost") == 1
+        deployment.append(events(16, seed=2))
+        trainer.run(once=True)
+    assert trainer.progress.samples == 56
+
+
 def test_who_takes_over_with_another_log_learns_from_all_of_it(deployment: Deployment) -> None:
     deployment.append(events(40))
     run_once(deployment)
