@@ -2,6 +2,7 @@
 
 from recbole_mars.data.columns import load_columns, save_columns
 from recbole_mars.data.history import HistoryIndex, look_back, pad_ragged, windows
+from recbole_mars.data.negatives import draw_negatives
 from recbole_mars.data.schema import TEST, TRAIN, VALID, InteractionLog
 
 __all__ = [
@@ -10,6 +11,7 @@ __all__ = [
     "VALID",
     "HistoryIndex",
     "InteractionLog",
+    "draw_negatives",
     "load_columns",
     "look_back",
     "pad_ragged",

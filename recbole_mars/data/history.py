@@ -35,7 +35,8 @@ def pad_ragged(values: np.ndarray | None, starts: np.ndarray, lengths: np.ndarra
 class HistoryIndex:
     """Rows of the behaviours before a target, most recent last.
 
-    kind "all" takes every earlier behaviour of the user, "positive" only those with label 1.
+    kind "all" takes every earlier behaviour of the user, "positive" only those with label 1; a
+    sampled negative is in no history.
 
     Raises ValueError for an unknown kind.
     """
@@ -49,10 +50,12 @@ class HistoryIndex:
         self._members: np.ndarray | None = None  # None: every row is one, and its own number
         self._before: np.ndarray = self._offsets[:0]
         self._user_start = self._offsets  # first member of each user
+        member = None if log.drawn is None else ~log.drawn
         if kind == "positive":
-            positive = log.labels > 0
-            self._members = np.flatnonzero(positive)
-            self._before = np.cumsum(positive) - positive  # members before each row
+            member = log.labels > 0
+        if member is not None:
+            self._members = np.flatnonzero(member)
+            self._before = np.cumsum(member) - member  # members before each row
             padded = np.append(self._before, len(self._members))
             self._user_start = padded[self._offsets]
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -25,6 +25,7 @@ class InteractionLog:
     times: (N,) float64, any unit, non-decreasing within a user.
     phases: (N,) int8, TRAIN, VALID or TEST: the split that the row, as a target, belongs to.
     n_users, n_items: number of internal ids, padding included.
+    drawn: (N,) bool, rows of label 0 that are no behaviours but sampled negatives; None: no row.
 
     Raises ValueError if the columns differ in length or the rows are not in order.
     """
@@ -36,12 +37,15 @@ class InteractionLog:
     phases: np.ndarray
     n_users: int
     n_items: int
+    drawn: np.ndarray | None = None
 
     def __post_init__(self) -> None:
         lengths = {
             name: len(getattr(self, name))
             for name in ("users", "items", "labels", "times", "phases")
         }
+        if self.drawn is not None:
+            lengths["drawn"] = len(self.drawn)
         if len(set(lengths.values())) != 1:
             raise ValueError(f"columns must have one length, got {lengths}")
         same_user = self.users[1:] == self.users[:-1]
@@ -72,6 +76,19 @@ class InteractionLog:
             digest.update(np.ascontiguousarray(column).tobytes())
         return digest.hexdigest()
 
+    def behaviours(self) -> InteractionLog:
+        """The log without sampled negatives."""
+        if self.drawn is None:
+            return self
+        names = ("users", "items", "labels", "times", "phases")
+        done = {name: getattr(self, name)[~self.drawn] for name in names}
+        return replace(self, **done, drawn=None)
+
+    def training_behaviours(self) -> np.ndarray:
+        """(N,) bool: the rows of the training split that somebody did."""
+        training: np.ndarray = self.phases == TRAIN
+        return training if self.drawn is None else training & ~self.drawn
+
     def training_counts(self) -> np.ndarray:
         """Number of training behaviours of every user id, (n_users,) int64."""
-        return np.bincount(self.users[self.phases == TRAIN], minlength=self.n_users)
+        return np.bincount(self.users[self.training_behaviours()], minlength=self.n_users)

@@ -18,7 +18,6 @@ from recbole_mars.augmentation import (
     cmr_operator,
     cmrsi_operator,
 )
-from recbole_mars.data import TRAIN
 from recbole_mars.plugin.dataset import MultimodalDataset
 from recbole_mars.plugin.settings import (
     cmr_settings,
@@ -37,7 +36,7 @@ def item_rows(dataset: MultimodalDataset, config: Config) -> ItemRows:
     """The training behaviours that may enter a history: of one kind with those in it, and not later
     than mars_donor_time allows."""
     log = dataset.log
-    lent = log.phases == TRAIN
+    lent = log.training_behaviours()
     if config["history"] == "positive":
         lent &= log.labels > 0
     return ItemRows(log, np.flatnonzero(lent), donor_time(config, is_temporal(config)))

@@ -89,7 +89,7 @@ def internal_defaults(
 
     A built-in model that asks for our options gets the defaults of our keys; with augmentation:
     mars also the observed labels that stage 1 learns from, and a CTR model is then trained and
-    evaluated on them.
+    evaluated on them, as it is on fixed_negatives.
     """
     ours, keys = model in OUR_MODELS, _read("overall.yaml")
     if not ours and not asks_for_us(external):
@@ -99,9 +99,13 @@ def internal_defaults(
     base = ["model/MARS.yaml"] if model in CTR_MODELS else []
     for name in (*base, f"model/{model}.yaml", f"dataset/{dataset}.yaml"):
         defaults.update({k: v for k, v in _read(name).items() if ours or k in keys})
-    if not ours and needs_stage_one(external.get("augmentation", "none")):
+    aligned = needs_stage_one(external.get("augmentation", "none"))
+    if external.get("fixed_negatives"):
+        defaults["threshold"] = None
+    if not ours and (aligned or external.get("fixed_negatives")):
         labelled = _read("model/MARS.yaml")
-        defaults["threshold"] = labelled["threshold"]
+        if aligned:
+            defaults["threshold"] = labelled["threshold"]
         if getattr(model_class, "input_type", None) == InputType.POINTWISE:
             defaults["train_neg_sample_args"] = labelled["train_neg_sample_args"]
             defaults["eval_args"] = labelled["eval_args"]

@@ -25,6 +25,7 @@ from recbole_mars.plugin.config import (
     data_folder,
     needs_stage_one,
 )
+from recbole_mars.plugin.fixed_negatives import FixedNegatives
 from recbole_mars.plugin.histories import PHASE_NAMES, Histories, phases_of_first_rows
 from recbole_mars.plugin.log_rows import HistoryLengths, LogRows, RowNumbers
 from recbole_mars.plugin.prepared import KeptPreparation
@@ -53,7 +54,9 @@ RATE_FIELD = "rate"  # the share of a view's behaviours that were to be changed
 AUGMENTERS: dict[str, Callable[[MultimodalDataset, Config], Augmenter]] = {}  # by name
 
 
-class MultimodalDataset(KeptPreparation, FlatReading, VectorizedSplits, SequentialDataset):
+class MultimodalDataset(
+    KeptPreparation, FlatReading, VectorizedSplits, FixedNegatives, SequentialDataset
+):
     """A sequential data set whose histories are gathered for each batch, not written out.
 
     RecBole stores (interactions - users) x MAX_ITEM_LIST_LENGTH numbers for every field. Here a
@@ -101,6 +104,7 @@ class MultimodalDataset(KeptPreparation, FlatReading, VectorizedSplits, Sequenti
         for key, values in allowed.items():
             if config[key] not in values:
                 raise ValueError(f"{key} must be one of {values}, got {config[key]!r}")
+        FixedNegatives.check_option(config)
         if config["mars_agreement"] and config["model"] not in CTR_MODELS:
             raise ValueError(
                 f"mars_agreement is for {', '.join(CTR_MODELS)}, got model {config['model']}; "
@@ -146,6 +150,7 @@ class MultimodalDataset(KeptPreparation, FlatReading, VectorizedSplits, Sequenti
         """Keep the interactions as flat columns; the targets are those with enough history."""
         self._aug_presets()
         columns = {name: self.inter_feat[name] for name in self.inter_feat}
+        drawn = self._draw_negatives(columns)
         users = columns[self.uid_field].numpy()
         if self.label_field in columns:
             labels = columns[self.label_field].float()
@@ -162,10 +167,13 @@ class MultimodalDataset(KeptPreparation, FlatReading, VectorizedSplits, Sequenti
             phases=np.zeros(len(users), dtype=np.int8),
             n_users=self.user_num,
             n_items=self.item_num,
+            drawn=drawn,
         )
-        first = np.r_[True, users[1:] != users[:-1]]
-        targets = np.flatnonzero(~first) if self.config["min_history"] else np.arange(len(users))
-        single = int((np.diff(log.offsets) == 1).sum())
+        # Negatives follow their interaction into its split, see build().
+        done = np.arange(len(users)) if drawn is None else np.flatnonzero(~drawn)
+        first = np.r_[True, users[done][1:] != users[done][:-1]]
+        targets = done[~first] if self.config["min_history"] else done
+        single = int((np.bincount(users[done]) == 1).sum())
         if single and self.config["min_history"]:
             self.logger.info(f"{single} users have one interaction: history for no target")
         lengths = HistoryLengths(HistoryIndex(log, self.config["history"]), self.max_item_list_len)
@@ -181,6 +189,7 @@ class MultimodalDataset(KeptPreparation, FlatReading, VectorizedSplits, Sequenti
         phases = np.full(len(self.histories.log), -1, dtype=np.int8)
         for phase, split in enumerate(splits):
             split.phase = phase
+            split.inter_feat = self._with_negatives(split.inter_feat)
             phases[split.inter_feat[ROW_FIELD].numpy()] = phase
             sampling = self.config[f"{PHASE_NAMES[phase]}_neg_sample_args"]["distribution"]
             if phase != TRAIN and sampling == "none":
@@ -188,7 +197,7 @@ class MultimodalDataset(KeptPreparation, FlatReading, VectorizedSplits, Sequenti
                 # an equal pair of target and behaviour once.
                 order = torch.argsort(split.inter_feat[self.iid_field], stable=True)
                 split.inter_feat = split.inter_feat[order]
-        self.histories.set_phases(phases_of_first_rows(self.histories.log, phases))
+        self.histories.set_phases(self._of_negatives_too(phases_of_first_rows(self.log, phases)))
         self._check_labels()
         if self.config["mars_agreement"]:
             self._refuse_sampling()
@@ -199,6 +208,11 @@ class MultimodalDataset(KeptPreparation, FlatReading, VectorizedSplits, Sequenti
         return splits
 
     def _refuse_sampling(self) -> None:
+        if self.log.drawn is not None:
+            raise ValueError(
+                "mars_agreement needs observed labels, and fixed_negatives are drawn; set "
+                "mars_agreement: False"
+            )
         for phase in PHASE_NAMES.values():
             key = f"{phase}_neg_sample_args"
             if self.config[key]["distribution"] != "none":
@@ -210,11 +224,17 @@ class MultimodalDataset(KeptPreparation, FlatReading, VectorizedSplits, Sequenti
     def _check_labels(self) -> None:
         """Both classes must be observed by our models, and by stage 1 for any model."""
         sampled = self.config["train_neg_sample_args"]["distribution"] != "none"
-        if self._catalogue is None and (sampled or not self.lean):
+        aligned = self._trains_stage_one()
+        if aligned and self.log.drawn is not None:
+            raise ValueError(
+                "stage 1 needs observed labels, and fixed_negatives are drawn; set augmentation "
+                "to another than mars and mars_use_aligned: False"
+            )
+        if not aligned and (sampled or not self.lean):
             return
         labels = np.unique(self.log.labels[self.log.phases == TRAIN])
         if len(labels) < 2:
-            remedy = "" if self._catalogue else ", or sample negatives with train_neg_sample_args"
+            remedy = "" if aligned else ", or sample negatives with train_neg_sample_args"
             raise ValueError(
                 f"training labels must be of both classes, got only {labels.tolist()}; set "
                 f"threshold (now {self.config['threshold']}) so that some are 0 and some 1{remedy}"
@@ -272,6 +292,12 @@ class MultimodalDataset(KeptPreparation, FlatReading, VectorizedSplits, Sequenti
             if self.phase == TRAIN:
                 self._add_views(batch, positions, lengths)
 
+    def _trains_stage_one(self) -> bool:
+        model, config = self.config["model"], self.config
+        if needs_stage_one(config["augmentation"]) or model == "MARSAlign":
+            return True
+        return bool(config["mars_use_aligned"]) and model in FEATURE_MODELS
+
     def _add_views(self, batch: Interaction, positions: np.ndarray, lengths: torch.Tensor) -> None:
         rows = batch[ROW_FIELD].numpy()
         views = self.histories.views(rows, positions, lengths.numpy(), self.max_item_list_len)
@@ -314,9 +340,11 @@ class MultimodalDataset(KeptPreparation, FlatReading, VectorizedSplits, Sequenti
         """Users x items, of the targets and of first behaviours that a target follows."""
         if ROW_FIELD not in self.inter_feat:
             return Dataset.inter_matrix(self, form, value_field)
-        rows = self.inter_feat[ROW_FIELD].numpy()
-        firsts = self.log.offsets[self.log.users[rows]]
-        rows = np.concatenate([rows, firsts[rows == firsts + 1]])
+        rows, step = self.inter_feat[ROW_FIELD].numpy(), self.config["fixed_negatives"] + 1
+        if self.log.drawn is not None:
+            rows = rows[~self.log.drawn[rows]]
+        firsts = self.log.offsets[self.log.users[rows]] + step - 1
+        rows = np.concatenate([rows, firsts[rows == firsts + step]])
         columns = {
             name: self.histories.columns[name][torch.from_numpy(rows)]
             for name in (self.uid_field, self.iid_field, value_field)
@@ -358,7 +386,8 @@ class DIENMultimodalDataset(MultimodalDataset):
         self.neg_item_list_field = (
             self.config["NEG_PREFIX"] + self.iid_field + self.config["LIST_SUFFIX"]
         )
-        self.seq_sampler = SeqSampler(self)
-        negatives = self.seq_sampler.sample_neg_sequence(self.inter_feat[self.iid_field])
         super().data_augmentation()
+        self.seq_sampler = SeqSampler(self)
+        items = self.histories.columns[self.iid_field]
+        negatives = self.seq_sampler.sample_neg_sequence(items)
         self.histories.columns[self.config["NEG_PREFIX"] + self.iid_field] = negatives

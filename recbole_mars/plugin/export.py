@@ -195,7 +195,9 @@ def _requests(config: Config, dataset: MultimodalDataset) -> RequestSettings:
 def _known_world(
     config: Config, dataset: MultimodalDataset, agreement: FittedAgreement | None
 ) -> KnownWorld:
-    log = dataset.log
+    log, opinions = dataset.log.behaviours(), dataset.histories.opinions
+    if dataset.log.drawn is not None:
+        opinions = opinions[~dataset.log.drawn]
     folds = np.zeros(log.n_users) if agreement is None else agreement.fold
     return KnownWorld(
         users=TokenTable(_tokens(dataset, dataset.uid_field)),
@@ -204,7 +206,7 @@ def _known_world(
         bounds=log.offsets[1:],
         items=log.items.astype(np.int32),
         liked=log.labels > 0,
-        opinions=dataset.histories.opinions.astype(np.float32),
+        opinions=opinions.astype(np.float32),
         times=log.times,
         trained=log.phases == TRAIN,
     )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import torch
 
@@ -39,10 +41,7 @@ class Histories:
         self.log, self.columns, self.index, self.opinions = log, columns, index, opinions
 
     def set_phases(self, phases: np.ndarray) -> None:
-        log = self.log
-        self.log = InteractionLog(
-            log.users, log.items, log.labels, log.times, phases, log.n_users, log.n_items
-        )
+        self.log = replace(self.log, phases=phases)
 
     def read(self, name: str, positions: np.ndarray) -> torch.Tensor:
         """A column at some rows of the log, zero where the row is -1."""

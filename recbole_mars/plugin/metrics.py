@@ -14,7 +14,7 @@ from recbole.evaluator import Collector, register
 from recbole.evaluator.base_metric import LossMetric
 from recbole.utils import FeatureType
 
-from recbole_mars.data import TRAIN, InteractionLog
+from recbole_mars.data import InteractionLog
 from recbole_mars.evaluation import (
     UndefinedMetricError,
     activity_groups,
@@ -57,7 +57,7 @@ def _shares(config: Config) -> dict[str, float]:
 
 def cold_items(log: InteractionLog, config: Config) -> np.ndarray:
     """Items with fewer than cold_item_interactions in training, (n_items,) bool."""
-    counts = np.bincount(log.items[log.phases == TRAIN], minlength=log.n_items)
+    counts = np.bincount(log.items[log.training_behaviours()], minlength=log.n_items)
     least = config["cold_item_interactions"]
     return counts < (_COLD_BELOW if least is None else least)
 

@@ -10,7 +10,6 @@ from torch import Tensor, nn
 
 from recbole_mars import ctr
 from recbole_mars.alignment import AlignmentExport, export_embeddings
-from recbole_mars.data import TRAIN
 from recbole_mars.plugin.ctr_model import CTRModel, SequenceModel
 from recbole_mars.plugin.dataset import RATE_FIELD, VIEW_PREFIXES, MultimodalDataset
 from recbole_mars.plugin.modalities import item_modalities
@@ -108,7 +107,7 @@ class DIMO(SequenceModel):
     def make_network(self, config: Config, dataset: MultimodalDataset) -> nn.Module:
         items, users = self.embeddings(config, dataset)
         modalities, own = item_modalities(config, dataset), dimo_settings(config)
-        rows = np.flatnonzero(dataset.log.phases == TRAIN)
+        rows = np.flatnonzero(dataset.log.training_behaviours())
         companions = ctr.find_companions(dataset.log, rows, own.companions, own.window)
         return ctr.DIMO(items, users, modalities, companions, din_settings(config), own)
 

@@ -87,7 +87,8 @@ def _extend_config() -> None:
                     f"augmentation changes histories, and {model} reads none; set it to none, or "
                     "take a sequential model"
                 )
-            if model_class.type == ModelType.CONTEXT and "augmentation" in external:
+            asks = "augmentation" in external or external.get("fixed_negatives")
+            if model_class.type == ModelType.CONTEXT and asks:
                 # To be compared with models of histories: on their targets and splits.
                 defaults = internal_defaults(model, model_class, dataset, external)
                 self.internal_config_dict.update(defaults)

@@ -59,6 +59,7 @@ CASES: dict[str, dict[str, Any]] = {
     "LRD": {"model": "LRD"},
     "BST": {"model": "BST", "augmentation": "mars"},
     "GRU4RecCTR": {"model": "GRU4RecCTR"},
+    "clicks only": {"augmentation": "none", "threshold": None, "fixed_negatives": 2},
     "AveragePooling": {"model": "AveragePooling"},
 }
 
@@ -98,7 +99,9 @@ def scores(
         prepared = []
         for row in batch[0][ROW_FIELD].tolist():
             user = int(log.users[row])
-            record = world.record(user, kept, row - log.offsets[user])
+            before = slice(log.offsets[user], row)
+            drawn = 0 if log.drawn is None else int(log.drawn[before].sum())
+            record = world.record(user, kept, row - log.offsets[user] - drawn)
             name, item, time = world.users[user - 1], log.items[row : row + 1], log.times[row]
             for candidates in (item, np.append(item, others)):
                 prepared.append(scorer.prepare(Request(name, record, candidates, float(time))))

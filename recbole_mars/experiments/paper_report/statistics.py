@@ -29,10 +29,12 @@ def dataset_statistics(
     """Counts and shares of a log, as a record keeps them under "statistics".
 
     text_present, image_present: (n_items,) bool by internal id, None if the modality is not used.
-    users and items are those that occur, without padding; sparsity is the share of pairs of both
-    without interaction; text_share and image_share are of the items that occur.
+    Sampled negatives do not count; users and items are those that occur, without padding; sparsity
+    is the share of pairs of both without interaction; text_share and image_share are of the items
+    that occur.
     Raises ValueError for an empty log and for masks of another length than n_items.
     """
+    log = log.behaviours()
     if not len(log):
         raise ValueError("log must have interactions, got none; check the data set's filters")
     items = np.unique(log.items)

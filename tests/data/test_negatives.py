@@ -1,0 +1,53 @@
+"""Drawn negatives: of items never met, in the shares promised, the same each time."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from recbole_mars.data import draw_negatives
+
+
+def log(n_users=300, n_items=40, seed=0):
+    rng = np.random.default_rng(seed)
+    pairs = [(u, i) for u in range(1, n_users + 1) for i in rng.permutation(n_items)[:12] + 1]
+    return np.array(pairs).T
+
+
+@pytest.mark.parametrize("by", ["uniform", "popularity"])
+def test_negatives_are_items_that_their_user_never_met(by):
+    users, items = log()
+    met = set(zip(users.tolist(), items.tolist()))
+    found = draw_negatives(users, items, 3, by)
+    assert found.shape == (len(users), 3)
+    assert set(found.ravel()) <= set(items.tolist())
+    assert not met & set(zip(np.repeat(users, 3).tolist(), found.ravel().tolist()))
+    assert np.array_equal(found, draw_negatives(users, items, 3, by))
+
+
+def test_uniform_takes_items_alike_and_popularity_as_they_occur():
+    # Item 1 has a hundred times the interactions of 2; user 0's only are with item 3.
+    users = np.concatenate([np.arange(1, 101), [101], np.zeros(4000, dtype=int)])
+    items = np.concatenate([np.ones(100, dtype=int), [2], np.full(4000, 3)])
+    rows = users == 0
+    uniform = draw_negatives(users, items, 1)[rows, 0]
+    popular = draw_negatives(users, items, 1, "popularity")[rows, 0]
+    assert np.mean(uniform == 1) == pytest.approx(0.5, abs=0.03)
+    assert np.mean(popular == 1) == pytest.approx(100 / 101, abs=0.01)
+
+
+def test_a_user_who_met_all_but_an_unpopular_item_gets_that_one():
+    users = np.r_[np.repeat(np.arange(1, 2001), 2), 2001, 2002, 2003]
+    items = np.r_[np.tile([1, 2], 2000), 1, 3, 4]
+    assert set(draw_negatives(users, items, 1, "popularity")[:4000, 0]) == {3, 4}
+
+
+def test_a_user_who_met_every_item_is_named():
+    with pytest.raises(ValueError, match=r"1 users met every one of the 2 items.*id 7"):
+        draw_negatives(np.array([7, 7, 8]), np.array([1, 2, 1]), 1)
+
+
+@pytest.mark.parametrize("wrong", [{"count": 0}, {"count": 1, "by": "chance"}])
+def test_wrong_arguments_are_refused(wrong):
+    with pytest.raises(ValueError, match="must be"):
+        draw_negatives(np.array([1, 2]), np.array([1, 2]), **wrong)
