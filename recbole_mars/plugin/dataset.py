@@ -97,6 +97,7 @@ class MultimodalDataset(
             "history": ("all", "positive"),
             "min_history": (0, 1),
             "duplicates": ("error", "keep", "drop"),
+            "ties": ("file", "shuffled"),
             "augmentation": ("none", *AUGMENTERS),
             "retrieval_scope": ("behaviour", "user"),
             "keep_prepared": (None, True, False),

@@ -19,6 +19,9 @@ from recbole.utils import FeatureSource, FeatureType
 __all__ = ["FlatReading", "read_interactions"]
 
 _CHUNK = 1 << 20  # rows
+_TIES = 0  # seed of their order
+_FEWEST_TIES = 100  # and the share of them in order, from which that is no chance
+_SORTED_SHARE = 0.95
 
 
 def read_interactions(
@@ -187,14 +190,39 @@ class FlatReading(Dataset):
     def _data_processing(self) -> None:
         super()._data_processing()
         # RecBole casts times to float32 before it sorts, 64-second steps at today's epoch:
-        # the order is settled here, in 64 bit, ties in file order.
+        # the order is settled here, in 64 bit.
         table = self.inter_feat
-        order = np.lexsort((table[self.time_field], table[self.uid_field]))
+        places = np.arange(len(table))
+        if self.config["ties"] == "shuffled":
+            places = np.random.default_rng(_TIES).permutation(len(table))
+        order = np.lexsort((places, table[self.time_field], table[self.uid_field]))
+        if self.config["ties"] == "file":
+            self._warn_of_sorted_ties(order)
         sorted_columns = {}
         for name in list(table):
             values = table.pop(name).to_numpy()
             sorted_columns[name] = values[order].astype(self._type_of(name, values), copy=False)
         self.inter_feat = pd.DataFrame(sorted_columns, copy=False)
+
+    def _warn_of_sorted_ties(self, order: np.ndarray) -> None:
+        """Rows of one time that stand in the order of their items tell which items come later."""
+        users, times, items = (
+            self.inter_feat[name].to_numpy()[order]
+            for name in (self.uid_field, self.time_field, self.iid_field)
+        )
+        tied = (users[1:] == users[:-1]) & (times[1:] == times[:-1])
+        tokens = pd.Series(self.field2id_token[self.iid_field][1:])
+        numbers = pd.to_numeric(tokens, errors="coerce")
+        ranks = np.r_[0, (tokens if numbers.isna().any() else numbers).rank().to_numpy()]
+        steps = (ranks[items[1:]] - ranks[items[:-1]])[tied]
+        share = max(np.mean(steps >= 0), np.mean(steps <= 0)) if len(steps) else 0.0
+        if len(steps) >= _FEWEST_TIES and share >= _SORTED_SHARE:
+            self.logger.warning(
+                f"{self.dataset_name}.inter: of {len(steps)} neighbouring rows with the same user "
+                f"and time {share:.0%} stand in the order of {self.iid_field}. Models that know "
+                "the order of a history can tell later items from others by it, which matters "
+                "where items are to be told from sampled ones; set ties: shuffled to undo it"
+            )
 
     def _type_of(self, name: str, values: np.ndarray) -> np.dtype[Any]:
         """The type in which a column is kept."""

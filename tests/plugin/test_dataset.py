@@ -99,6 +99,53 @@ def write_atomic_files(folder, name, rows):
     return target
 
 
+def tied(folder, items):
+    """A data set of 30 users, each with the given items on one day, in that order."""
+    rows = [(f"u{u}", item, 5 if u % 2 else 1, 86400) for u in range(30) for item in items]
+    write_atomic_files(folder, "world", rows)
+
+
+def test_ties_are_as_in_the_file_or_shuffled_alike(tiny, tmp_path):
+    tied(tmp_path / "days", [f"i{n}" for n in (3, 1, 4, 0, 5, 2)])
+    settings = {**tiny, "data_path": str(tmp_path / "days"), "load_col": None, "text_fields": None}
+    orders = {}
+    for ties, seed in (("file", 1), ("shuffled", 1), ("shuffled", 2)):
+        data, _ = prepared(settings, image_dir=None, ties=ties, seed=seed)
+        orders[ties, seed] = tokens(data, "item_id", data.log.items).reshape(30, 6)
+    assert (orders["file", 1] == ["i3", "i1", "i4", "i0", "i5", "i2"]).all()
+    shuffled = orders["shuffled", 1]
+    assert (shuffled == orders["shuffled", 2]).all()
+    assert (np.sort(shuffled) == np.sort(orders["file", 1])).all()
+    assert (
+        40 < (np.diff(np.char.replace(shuffled.astype(str), "i", "").astype(int)) > 0).sum() < 110
+    )
+
+
+@pytest.mark.parametrize(
+    "first", [["i10", "i11", "i12", "i13", "i14"], ["2", "10", "11", "100", "101"]]
+)
+@pytest.mark.parametrize("backwards", [False, True])
+def test_a_file_that_sorts_ties_by_item_is_warned_of(tiny, tmp_path, caplog, first, backwards):
+    tied(tmp_path / "days", first[::-1] if backwards else first)
+    settings = {**tiny, "data_path": str(tmp_path / "days"), "load_col": None, "text_fields": None}
+    with caplog.at_level("WARNING"):
+        prepared(settings, image_dir=None, ties="shuffled")
+        assert "the order of item_id" not in caplog.text
+        prepared(settings, image_dir=None)
+    assert (
+        "of 120 neighbouring rows with the same user and time 100% stand in the order"
+        in caplog.text
+    )
+
+
+def test_ties_in_any_other_order_are_not_warned_of(tiny, tmp_path, caplog):
+    tied(tmp_path / "days", ["i3", "i1", "i4", "i0", "i5"])
+    settings = {**tiny, "data_path": str(tmp_path / "days"), "load_col": None, "text_fields": None}
+    with caplog.at_level("WARNING"):
+        prepared(settings, image_dir=None)
+    assert "the order of item_id" not in caplog.text
+
+
 def test_seconds_apart_at_todays_epoch_keep_their_order(tiny, tmp_path):
     """float32 has steps of 128 s there: RecBole alone would fall back on the order in the file."""
     start = 1_750_000_000
