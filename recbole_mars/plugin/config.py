@@ -17,7 +17,7 @@ from typing import Any
 import recbole
 import yaml
 from recbole.config import Config
-from recbole.utils import InputType
+from recbole.utils import InputType, ModelType
 
 __all__ = [
     "CTR_MODELS",
@@ -89,7 +89,7 @@ def internal_defaults(
 
     A built-in model that asks for our options gets the defaults of our keys; with augmentation:
     mars also the observed labels that stage 1 learns from, and a CTR model is then trained and
-    evaluated on them, as it is on fixed_negatives.
+    evaluated on them, as it is on fixed_negatives; so are context models, to be compared with ours.
     """
     ours, keys = model in OUR_MODELS, _read("overall.yaml")
     if not ours and not asks_for_us(external):
@@ -99,16 +99,18 @@ def internal_defaults(
     base = ["model/MARS.yaml"] if model in CTR_MODELS else []
     for name in (*base, f"model/{model}.yaml", f"dataset/{dataset}.yaml"):
         defaults.update({k: v for k, v in _read(name).items() if ours or k in keys})
-    aligned = needs_stage_one(external.get("augmentation", "none"))
-    if external.get("fixed_negatives"):
-        defaults["threshold"] = None
-    if not ours and (aligned or external.get("fixed_negatives")):
+    drawn = bool(external.get("fixed_negatives"))
+    targets_only = model_class.type == ModelType.CONTEXT
+    if not ours and (
+        drawn or targets_only or needs_stage_one(external.get("augmentation", "none"))
+    ):
         labelled = _read("model/MARS.yaml")
-        if aligned:
-            defaults["threshold"] = labelled["threshold"]
+        defaults["threshold"] = labelled["threshold"]
         if getattr(model_class, "input_type", None) == InputType.POINTWISE:
             defaults["train_neg_sample_args"] = labelled["train_neg_sample_args"]
             defaults["eval_args"] = labelled["eval_args"]
+    if drawn:
+        defaults["threshold"] = None
     return copy.deepcopy(defaults)  # RecBole writes into some of its values
 
 

@@ -70,6 +70,15 @@ def register() -> None:
     _extend_config()
 
 
+def _lay_under(config: Config, defaults: dict[str, Any]) -> None:
+    """Put our defaults over RecBole's and under what the user says."""
+    config.internal_config_dict.update(defaults)
+    external = config.external_config_dict
+    if "eval_args" in defaults and isinstance(external.get("eval_args"), dict):
+        # Who changes the split only still wants labeled evaluation in time order.
+        external["eval_args"] = {**defaults["eval_args"], **external["eval_args"]}
+
+
 def _extend_config() -> None:
     """Lay our defaults over RecBole's, check our keys, and explain unknown model names."""
     load_defaults = Config._load_internal_config_dict
@@ -90,8 +99,7 @@ def _extend_config() -> None:
             asks = "augmentation" in external or external.get("fixed_negatives")
             if model_class.type == ModelType.CONTEXT and asks:
                 # To be compared with models of histories: on their targets and splits.
-                defaults = internal_defaults(model, model_class, dataset, external)
-                self.internal_config_dict.update(defaults)
+                _lay_under(self, internal_defaults(model, model_class, dataset, external))
                 serve_builtin(model, reads_histories=False)
             return  # our keys, in a file that several models share, mean nothing to it
         asked = external.get("augmentation")
@@ -101,10 +109,7 @@ def _extend_config() -> None:
                 "cannot have; take model MARS, or an augmentation of histories such as cmr or cmrsi"
             )
         defaults = internal_defaults(model, model_class, dataset, external)
-        self.internal_config_dict.update(defaults)
-        if "eval_args" in defaults and isinstance(external.get("eval_args"), dict):
-            # Who changes the split only still wants labeled evaluation in time order.
-            external["eval_args"] = {**defaults["eval_args"], **external["eval_args"]}
+        _lay_under(self, defaults)
         if defaults and model not in OUR_MODELS:
             serve_builtin(model)
 

@@ -62,9 +62,9 @@ def test_table_2_by_hand(tmp_path):
     assert list(part.tones) == ["", "", "better"]
     assert part.rows[2] == [
         *("MARS", "5", "0.7200 ± 0.0021", "+10.00 %", "+0.0200 [+0.0191, +0.0209]", "<0.001 *"),
-        *(NO_SCORES, "0.7813", "+1.48 %"),
+        *(NO_SCORES, "0.5000", "0.7813", "+1.48 %"),
     ]
-    assert part.rows[0][3:] == ["+0.00 %", "", "", "", "0.7772", "+0.00 %"]
+    assert part.rows[0][3:] == ["+0.00 %", "", "", "", "0.5000", "0.7772", "+0.00 %"]
 
 
 def test_papers_figures_stand_only_where_the_paper_has_them(tmp_path):
@@ -96,10 +96,17 @@ def test_a_base_hardly_better_than_chance_has_no_rela_impr(tmp_path, base, shown
     assert ("RelaImpr divides by AUC - 0.5: it is n/a" in table.note) == (shown == "n/a")
 
 
-def test_user_auc_has_a_column_where_it_is_defined(tmp_path):
-    test = {"auc": 0.7, "user_auc": 0.65}
-    table = made(tmp_path, overall, record(method="DIN", test=test), record(auc=0.71))
-    assert "user AUC" in table.parts[0].header
+@pytest.mark.parametrize(
+    ("metric", "name"),
+    [("log_loss", "log loss"), ("user_auc", "user AUC"), ("request_auc", "request AUC")],
+)
+def test_other_metrics_have_a_column_where_they_are_defined(tmp_path, metric, name):
+    others = {"auc": 0.71, "log_loss": None}
+    plain = made(tmp_path, overall, record(method="DIN", test=others), record(test=others))
+    assert name not in plain.parts[0].header
+    test = {**others, "auc": 0.7, metric: 0.65}
+    table = made(tmp_path, overall, record(method="DIN", test=test), record(test=others))
+    assert table.parts[0].header[7] == name
     assert [row[7] for row in table.parts[0].rows] == ["0.6500", "n/a"]
 
 
@@ -227,11 +234,15 @@ def test_cold_items_stand_beside_activity_where_they_are_known(tmp_path):
 
 
 def test_costs_are_told_relative_to_the_base(tmp_path):
-    slow = {"seconds": {"total": 150.0}, "peak_memory_mb": 500.0}
-    table = made(tmp_path, studies.costs, *runs("DIN"), *runs("MARS", **slow), scores=False)
+    fast = {"seconds": {"total": 100.0, "training": 40.0}}
+    slow = {"seconds": {"total": 150.0, "training": 60.0}, "peak_memory_mb": 500.0, "epochs": 4}
+    of_all = (*runs("DIN", **fast), *runs("MARS", **slow))
+    table = made(tmp_path, studies.costs, *of_all, scores=False)
     row = only(table.rows, method="MARS")
     assert (row["seconds_of_base"], row["peak_memory_mb_of_base"]) == (1.5, 0.5)
-    assert table.parts[0].rows[1] == ["MARS", "150", "1.50 times", "500", "0.50 times", "8.0"]
+    assert table.parts[0].rows[1] == [
+        *("MARS", "150", "1.50 times", "15.0", "3.00 times", "500", "0.50 times", "4.0")
+    ]
 
 
 def test_grid_counts_what_is_missing(tmp_path):

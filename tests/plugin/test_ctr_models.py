@@ -174,14 +174,8 @@ def test_same_seed_same_result(small, name):
 
 @pytest.mark.parametrize("name", ["FM", "WideDeep"])
 def test_context_models_of_recbole_join_on_the_same_targets(small, name):
-    labelled = {
-        "threshold": {"rating": 4},
-        "train_neg_sample_args": None,
-        "eval_args": {"split": {"LS": "valid_and_test"}, "order": "TO", "mode": "labeled"},
-        "metrics": ["AUC", "AUCLow", "LogLoss"],
-        "valid_metric": "AUC",
-    }
-    config = Config(name, "world", config_dict={**small, **labelled})
+    measured = {"metrics": ["AUC", "AUCLow", "LogLoss"], "valid_metric": "AUC"}
+    config = Config(name, "world", config_dict={**small, **measured})
     train, _, test = (
         loader._dataset for loader in data_preparation(config, create_dataset(config))
     )
@@ -189,8 +183,11 @@ def test_context_models_of_recbole_join_on_the_same_targets(small, name):
     for theirs, mine in ((train, ours._dataset), (test, ours_test._dataset)):
         assert sorted(theirs.inter_feat[ROW_FIELD]) == sorted(mine.inter_feat[ROW_FIELD])
     assert not [field for field in train.fields() if field.endswith("_list")]
-    result = run_recbole(name, "world", config_dict={**small, **labelled})
+    result = run_recbole(name, "world", config_dict={**small, **measured})
     assert 0 < result["test_result"]["auc"] < 1
+    by_time = {"eval_args": {"split": {"RS": [8, 1, 1]}, "group_by": None}}
+    told = Config(name, "world", config_dict={**small, **measured, **by_time})["eval_args"]
+    assert (told["order"], told["mode"]) == ("TO", {"valid": "labeled", "test": "labeled"})
 
 
 def world_of(folder, **settings):

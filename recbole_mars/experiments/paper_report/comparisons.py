@@ -33,6 +33,8 @@ __all__ = [
     "overall",
 ]
 
+# Shown beside AUC where runs have them.
+_BESIDE = {"log_loss": "log loss", "user_auc": "user AUC", "request_auc": "request AUC"}
 _PaperRow = Callable[[Setting, str], Optional[PaperResult]]
 
 
@@ -173,7 +175,7 @@ def compared(
         row["impressions_low"] = None if found is None else found.low
         row["impressions_high"] = None if found is None else found.high
         row["p_impressions"] = None if found is None else found.p_value
-    for metric in ("user_auc", "log_loss", "valid_auc"):
+    for metric in (*_BESIDE, "valid_auc"):
         row[f"{metric}_mean"] = results.summary(setting, method, metric).mean
     return row
 
@@ -191,15 +193,15 @@ def gain_cells(row: dict[str, Any]) -> list[str]:
 
 
 def _part(setting: Setting, rows: Sequence[dict[str, Any]], paper: int) -> Part:
-    users = any(not math.isnan(row["user_auc_mean"]) for row in rows)
+    beside = {m: name for m, name in _BESIDE.items() if _any_has(rows, f"{m}_mean")}
     header = ["method", "seeds", "AUC", "RelaImpr", "difference [95 %]", "p, seeds"]
-    header += ["p, impressions", *["user AUC"] * users]
+    header += ["p, impressions", *beside.values()]
     header += ["paper AUC", "paper RelaImpr"][:paper]
     lines = []
     for row in rows:
         auc = Summary(row["auc_mean"], row["auc_sd"], row["seeds"])
         line = [row["method"], str(row["seeds"]), mean_cell(auc), *gain_cells(row)]
-        line += [number(row["user_auc_mean"], ".4f")] * users
+        line += [number(row[f"{metric}_mean"], ".4f") for metric in beside]
         if paper:
             known = row["paper_auc"] is not None
             line.append(f"{row['paper_auc']:.4f}" if known else "")
@@ -207,6 +209,10 @@ def _part(setting: Setting, rows: Sequence[dict[str, Any]], paper: int) -> Part:
             line.append(percent(row["paper_rela_impr"]) if printed else "")
         lines.append(line)
     return Part(str(setting), header, lines, [tone(_tested(row)) for row in rows], paper)
+
+
+def _any_has(rows: Sequence[dict[str, Any]], name: str) -> bool:
+    return any(not math.isnan(row[name]) for row in rows)
 
 
 def _note(results: Results, against: str, rows: Sequence[dict[str, Any]], paper: bool) -> str:

@@ -38,8 +38,9 @@ class Setting(NamedTuple):
 class RunRecord:
     """One finished run.
 
-    test: metrics of the test set, nan where undefined. valid_auc, seconds, peak_memory_mb, epochs
-    and best_epoch are nan, commit, version, data_fingerprint and machine "" where unknown.
+    test: metrics of the test set, nan where undefined. epoch_seconds: of training and validation,
+    in the mean. valid_auc, seconds, epoch_seconds, peak_memory_mb, epochs and best_epoch are nan,
+    commit, version, data_fingerprint and machine "" where unknown.
     statistics: of the data set, empty if not recorded.
     """
 
@@ -51,6 +52,7 @@ class RunRecord:
     test: Mapping[str, float]
     valid_auc: float
     seconds: float
+    epoch_seconds: float
     epochs: float
     best_epoch: float
     peak_memory_mb: float
@@ -167,6 +169,7 @@ def _read(file: Path) -> RunRecord:
         fields.word("split", required=True),
         fields.word("variant"),
     )
+    epochs = fields.number("epochs")
     method, seed = fields.word("method", required=True), fields.seed()
     _check_name(file, setting, method, seed)
     if math.isnan(test["auc"]):
@@ -180,7 +183,8 @@ def _read(file: Path) -> RunRecord:
         test=test,
         valid_auc=fields.share("valid.auc"),
         seconds=fields.number("seconds.total"),
-        epochs=fields.number("epochs"),
+        epoch_seconds=fields.number("seconds.training") / epochs if epochs else math.nan,
+        epochs=epochs,
         best_epoch=fields.number("best_epoch"),
         peak_memory_mb=fields.number("peak_memory_mb"),
         config=fields.mapping("config"),
