@@ -1,10 +1,11 @@
-"""What each CTR model costs beside DIN: training steps and predictions on the same batches.
+"""What each CTR model costs beside DIN: training, predictions and requests on the same batches.
 
     python benchmarks/ctr_models.py --data_path DIR
 
 ml-1m with its ready text and image features, leave-one-out, batches of 1,024 with histories
-as they come. In a round every model takes the same batches in turn; ratios are within rounds. Times
-are of the processor, on one thread, so that what else runs on the machine matters less.
+as they come; a request is one user with 100 candidates, as a service meets it. In a round every
+model takes the same batches in turn; ratios are within rounds. Times are of the processor, on one
+thread, so that what else runs on the machine matters less.
 """
 
 from __future__ import annotations
@@ -29,6 +30,8 @@ from recbole_mars.plugin.config import CTR_MODELS
 
 NAMES = {"MARS": "DIN"}
 STEPS = 4
+REQUESTS, CANDIDATES = 8, 100
+KINDS = {"training, samples/s": 1024, "prediction, samples/s": 1024, "a request, ms": None}
 
 
 def prepare(name: str, length: int, data_path: str) -> tuple[Any, list[Any]]:
@@ -48,8 +51,18 @@ def prepare(name: str, length: int, data_path: str) -> tuple[Any, list[Any]]:
     return get_model(name)(config, train._dataset), list(islice(train, STEPS))
 
 
-def measure(model: Any, batches: list[Any]) -> tuple[float, float]:
-    """Seconds of the processor for a training step and for a prediction of one batch."""
+def requests(batch: Any, item_field: str) -> list[Any]:
+    """Some users of a batch, each with the same items of others as candidates."""
+    found = []
+    for place in range(REQUESTS):
+        request = batch[torch.full((CANDIDATES,), place)]
+        request[item_field] = batch[item_field][:CANDIDATES]
+        found.append(request)
+    return found
+
+
+def measure(model: Any, batches: list[Any]) -> tuple[float, ...]:
+    """Seconds of the processor for a training step and a prediction of one batch, and a request."""
     optimizer = torch.optim.AdamW(model.parameters())
     model.train()
     begin = time.process_time()
@@ -62,8 +75,12 @@ def measure(model: Any, batches: list[Any]) -> tuple[float, float]:
     with torch.inference_mode():
         for batch in batches:
             model.predict(batch)
-    end = time.process_time()
-    return (between - begin) / len(batches), (end - between) / len(batches)
+        end = time.process_time()
+        for request in requests(batches[0], model.ITEM_ID):
+            model.predict(request)
+    answered = time.process_time()
+    of_batches = [(between - begin) / len(batches), (end - between) / len(batches)]
+    return (*of_batches, (answered - end) / REQUESTS)
 
 
 def main() -> None:
@@ -82,7 +99,7 @@ def main() -> None:
     for length in args.length:
         prepared = {name: prepare(name, length, args.data_path) for name in args.models}
         batches = prepared[args.models[0]][1]
-        seconds: dict[str, list[tuple[float, float]]] = {name: [] for name in args.models}
+        seconds: dict[str, list[tuple[float, ...]]] = {name: [] for name in args.models}
         for turn in range(args.rounds + 1):
             for name, (model, _) in prepared.items():
                 taken = measure(model, batches)
@@ -94,18 +111,17 @@ def main() -> None:
             for batch in batches
         )
         lines += [f"Histories of at most {length} ({behaviours:.0f} in the mean):", ""]
-        lines += [
-            "| | training, samples/s | times DIN's time | prediction, samples/s | times DIN's |"
-        ]
-        lines += ["| --- | --- | --- | --- | --- |"]
+        lines += ["| | " + " | ".join(f"{kind} | times DIN's" for kind in KINDS) + " |"]
+        lines += ["| --- |" + " --- | --- |" * len(KINDS)]
         base = seconds[args.models[0]]
         for name, taken in seconds.items():
             cells = [NAMES.get(name, name)]
-            for kind in (0, 1):
+            for kind, samples in enumerate(KINDS.values()):
                 ratios = [mine[kind] / din[kind] for mine, din in zip(taken, base)]
-                rate = 1024 / statistics.median(one[kind] for one in taken)
+                median = statistics.median(one[kind] for one in taken)
+                shown = f"{samples / median:,.0f}" if samples else f"{1000 * median:.1f}"
                 spread = f"[{min(ratios):.1f}, {max(ratios):.1f}]"
-                cells += [f"{rate:,.0f}", f"{statistics.median(ratios):.1f} {spread}"]
+                cells += [shown, f"{statistics.median(ratios):.1f} {spread}"]
             lines.append("| " + " | ".join(cells) + " |")
         lines.append("")
     facts = machine_facts(Namespace(device="cpu", threads=1))
