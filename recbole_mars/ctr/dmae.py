@@ -19,6 +19,7 @@ from recbole_mars.ctr.interest_fusion import CrossAttention, WindowAttention, me
 from recbole_mars.ctr.layers import VectorTable
 from recbole_mars.ctr.prediction import Prediction
 from recbole_mars.ctr.similarities import (
+    SCALES,
     ItemSimilarities,
     Modality,
     Similarities,
@@ -33,7 +34,8 @@ class DMAESettings:
     """width: D of interests. buckets: N_B of eq. 2. base: of eq. 3. ages: distinct positions.
 
     times, levels: l and n of the interest distribution. window: behaviours that one sees around it,
-    half before and half after. mask: share that the decoder does not see. weight: lambda_dec of
+    half before and half after, `ages` at most each; None for n, as in the paper. mask: share that
+    the decoder does not see. weight: lambda_dec of
     eq. 17. output: of the decoder, see InterestDecoder. scale: see ItemSimilarities.
 
     Ablations: blend (MIEU-se), use_time (MIEU-t: False takes time out of the distribution),
@@ -48,7 +50,7 @@ class DMAESettings:
     ages: int = 200
     times: int = 10
     levels: int = 10
-    window: int = 10
+    window: int | None = None
     mask: float = 0.3
     weight: float = 0.5
     output: str = "softmax"
@@ -64,8 +66,10 @@ class DMAESettings:
         for field, least in (("buckets", 2), ("ages", 1), ("times", 1), ("levels", 1)):
             if getattr(self, field) < least:
                 raise ValueError(f"{field} must be >= {least}, got {getattr(self, field)}")
-        if self.window < 0:
+        if self.window is not None and self.window < 0:
             raise ValueError(f"window must be >= 0, got {self.window}")
+        if self.scale not in SCALES:
+            raise ValueError(f"scale must be one of {', '.join(SCALES)}, got {self.scale!r}")
         if self.base <= 1:
             raise ValueError(f"base must be > 1, got {self.base}")
         if not 0 <= self.mask < 1:
@@ -89,7 +93,8 @@ class _Interest(nn.Module):
         self.encoder = InterestEncoder(s.width, s.buckets, s.ages, s.base, s.blend)
         self.window = self.cross = self.decoder = None
         if s.use_fusion:
-            self.window = WindowAttention(s.width, s.window // 2)
+            window = s.levels if s.window is None else s.window
+            self.window = WindowAttention(s.width, min(window // 2, s.ages))
             self.cross = CrossAttention(s.width)
         if s.use_decoder:
             times = s.times if s.use_time else 1

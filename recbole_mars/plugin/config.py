@@ -8,6 +8,7 @@ from __future__ import annotations
 import copy
 import difflib
 import os
+import re
 from collections.abc import Iterable, Mapping
 from functools import cache
 from numbers import Integral, Real
@@ -120,11 +121,11 @@ def check_keys(external: Mapping[str, Any], known_to_recbole: Iterable[str]) -> 
     An unknown mars_* key is an error, and so is any other key that RecBole does not know and that
     differs from one of ours by a letter or two. Raises ValueError with the remedy.
     """
-    defaults = _read("overall.yaml")
+    defaults, kinds = _read("overall.yaml"), _kinds()
     ours = [key for key in defaults if key.startswith("mars_")]
     for key, value in external.items():
         if key in defaults:
-            _check_type(key, value, defaults[key])
+            _check_type(key, value, defaults[key], kinds.get(key))
         elif key.startswith("mars_"):
             close = difflib.get_close_matches(key, ours, n=1)
             hint = f" Did you mean {close[0]}?" if close else ""
@@ -144,11 +145,23 @@ _KINDS: list[tuple[type, tuple[type, ...], str]] = [
 ]
 
 
-def _check_type(key: str, value: Any, default: Any) -> None:
-    """What the default is, the value has to be; a default of None says nothing."""
-    for kind, allowed, name in _KINDS:
-        if isinstance(default, kind):
-            if not isinstance(value, allowed) or (kind is not bool and isinstance(value, bool)):
+@cache
+def _kinds() -> dict[str, type]:
+    """Of which kind a key is, as the comment behind its default says; words are left out."""
+    lines = (properties_folder() / "overall.yaml").read_text("utf-8")
+    named = {kind.__name__: kind for kind, *_ in _KINDS if kind is not str}
+    found = re.findall(r"^(\w+):.*# \((\w+)\)", lines, flags=re.MULTILINE)
+    return {key: named[kind] for key, kind in found if kind in named}
+
+
+def _check_type(key: str, value: Any, default: Any, kind: type | None) -> None:
+    """What the default is, the value has to be; where it is None, None or of the kind."""
+    if default is None and value is None:
+        return
+    for each, allowed, name in _KINDS:
+        if isinstance(default, each) or (default is None and kind is each):
+            wrong = not isinstance(value, allowed) or (each is not bool and isinstance(value, bool))
+            if wrong or value != value:
                 raise ValueError(f"{key} must be {name}, got {value!r}; its default is {default}")
             return
 

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from recbole_mars.ctr import NETWORKS, FieldEmbedding, History, Prediction, build_network
 from recbole_mars.plugin.dataset import AGREEMENT_FIELD, BORROWED_FIELD, MultimodalDataset
 from recbole_mars.plugin.modalities import item_modalities
-from recbole_mars.plugin.settings import OWN_SETTINGS, din_settings
+from recbole_mars.plugin.settings import OWN_SETTINGS, check_heads, din_settings
 
 __all__ = ["CTRModel", "SequenceModel"]
 
@@ -86,8 +86,10 @@ class SequenceModel(CTRModel):
         """What scores, in plain torch: the network that is called as the model is."""
         name = config["model"]
         own = OWN_SETTINGS[name](config) if name in OWN_SETTINGS else None
-        modalities = item_modalities(config, dataset) if NETWORKS[name].reads_features else []
         embeddings = self.embeddings(config, dataset)
+        if name == "UniSRec":
+            check_heads(config, embeddings[0].width)
+        modalities = item_modalities(config, dataset) if NETWORKS[name].reads_features else []
         return build_network(name, *embeddings, din_settings(config), own, modalities)
 
     @staticmethod

@@ -200,6 +200,8 @@ class MultimodalDataset(
                 split.inter_feat = split.inter_feat[order]
         self.histories.set_phases(self._of_negatives_too(phases_of_first_rows(self.log, phases)))
         self._check_labels()
+        if len(splits) == 3:
+            self._check_validation(splits[VALID])
         if self.config["mars_agreement"]:
             self._refuse_sampling()
             self.histories.agreement = prepare_agreement(self, self.config)
@@ -292,6 +294,19 @@ class MultimodalDataset(
                 batch[AGREEMENT_FIELD] = torch.from_numpy(self.histories.agreement[rows])
             if self.phase == TRAIN:
                 self._add_views(batch, positions, lengths)
+
+    def _check_validation(self, split: MultimodalDataset) -> None:
+        sampled = self.config["valid_neg_sample_args"]["distribution"] != "none"
+        if sampled or not str(self.config["valid_metric"]).lower().startswith("auc"):
+            return
+        labels = self.log.labels[split.inter_feat[ROW_FIELD].numpy()]
+        if len(np.unique(labels)) < 2:
+            raise ValueError(
+                f"validation must hold labels of both classes for valid_metric "
+                f"{self.config['valid_metric']}, got {len(labels)} rows of labels "
+                f"{np.unique(labels).tolist()}; split in another way with eval_args, or set "
+                "valid_metric: LogLoss"
+            )
 
     def _trains_stage_one(self) -> bool:
         model, config = self.config["model"], self.config

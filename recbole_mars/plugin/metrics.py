@@ -59,7 +59,10 @@ def cold_items(log: InteractionLog, config: Config) -> np.ndarray:
     """Items with fewer than cold_item_interactions in training, (n_items,) bool."""
     counts = np.bincount(log.items[log.training_behaviours()], minlength=log.n_items)
     least = config["cold_item_interactions"]
-    return counts < (_COLD_BELOW if least is None else least)
+    least = _COLD_BELOW if least is None else least
+    if least < 0:
+        raise ValueError(f"cold_item_interactions must be >= 0, got {least}")
+    return counts < least
 
 
 def request_field(config: Config, dataset: Any) -> str:
@@ -186,7 +189,10 @@ class MarsCollector(Collector):
             self._request_field = request_field(self.config, dataset)
         if self.register.need(_COLD):
             if not hasattr(dataset, "log"):
-                raise ValueError("AUCCold needs a data set of ours; set any of our keys")
+                raise ValueError(
+                    "AUCCold needs a data set of ours, which RecBole's models get that read "
+                    "histories or contexts; set augmentation: none"
+                )
             self._cold = torch.from_numpy(cold_items(dataset.log, self.config))
         if not self.register.need(_ACTIVITY):
             return

@@ -43,6 +43,7 @@ __all__ = [
     "alignment_settings",
     "basrec_settings",
     "bst_settings",
+    "check_heads",
     "cmr_settings",
     "cmrsi_settings",
     "coserec_settings",
@@ -129,6 +130,7 @@ _DMAE = {
     "ages": "MAX_ITEM_LIST_LENGTH",
     "times": "dmae_times",
     "levels": "dmae_levels",
+    "window": "dmae_window",
     "mask": "dmae_mask",
     "weight": "dmae_lambda",
     "output": "dmae_decoder",
@@ -282,9 +284,7 @@ def din_settings(config: Config) -> DINSettings:
 
 def dmae_settings(config: Config) -> DMAESettings:
     """What DMAE adds to a DIN."""
-    window = config["dmae_window"]
-    window = config["dmae_levels"] if window is None else window  # as the paper chooses it
-    return _build(DMAESettings, _DMAE, config, window=window)
+    return _build(DMAESettings, _DMAE, config)
 
 
 def simtier_settings(config: Config) -> SimTierSettings:
@@ -300,6 +300,15 @@ def bst_settings(config: Config) -> BSTSettings:
 def unisrec_settings(config: Config) -> UniSRecSettings:
     """UniSRec's adaptor and transformer."""
     return _build(UniSRecSettings, _UNISREC, config)
+
+
+def check_heads(config: Config, width: int) -> None:
+    """Raise ValueError if UniSRec's heads do not share the width of an item's vector."""
+    if width % config["unisrec_heads"]:
+        raise ValueError(
+            f"unisrec_heads must divide the width of an item's vector, {width} (embedding_size "
+            f"{config['embedding_size']} for the id and each field), got {config['unisrec_heads']}"
+        )
 
 
 def lrd_settings(config: Config) -> LRDSettings:

@@ -17,6 +17,7 @@ from recbole_mars.plugin.settings import (
     agreement_settings,
     alignment_settings,
     basrec_settings,
+    check_heads,
     cmr_settings,
     cmrsi_settings,
     coserec_settings,
@@ -71,6 +72,9 @@ def check_values(config: Config) -> None:
         builders.append(OWN_SETTINGS[model])
     if model == "MARSAlign":
         builders += [alignment_settings, training_settings]
+    fields = (config["load_col"] or {}).get("item")
+    if model == "UniSRec" and not fields:
+        builders.append(lambda config: check_heads(config, config["embedding_size"]))
     if model in CTR_MODELS:
         builders += [din_settings, training_objective]
     if config["mars_agreement"]:

@@ -294,3 +294,18 @@ def test_a_target_without_a_modality_has_no_interest_in_it():
 def test_settings_out_of_range(settings, said):
     with pytest.raises(ValueError, match=said):
         make(**settings)
+
+
+def test_a_window_longer_than_all_histories_costs_no_more():
+    history, target = batch()
+    whole = make(window=2 * history.items.shape[1], ages=history.items.shape[1])
+    longer = make(window=10**9, ages=history.items.shape[1])
+    longer.load_state_dict(whole.state_dict())
+    assert longer.interests["text"].window.near.numel() < 10_000
+    with torch.no_grad():
+        found = [model.eval()(history, target).logits for model in (whole, longer)]
+    torch.testing.assert_close(*found, rtol=0, atol=0)
+
+
+def test_the_window_is_n_unless_told():
+    assert make(levels=8, window=None).interests["text"].window.reach == 4

@@ -10,6 +10,7 @@ from recbole.data import create_dataset, data_preparation
 from recbole.quick_start import load_data_and_model, run_recbole
 
 from recbole_mars.plugin import compat
+from recbole_mars.plugin.value_checks import check_values
 
 
 def run(tiny, model="MARS", **changes):
@@ -233,6 +234,37 @@ def test_duplicate_rows(copy, tiny):
 def test_labels_all_equal(copy, tiny, rating):
     change_lines(copy / "world.inter", set_ratings(rating))
     refused(tiny, "labels must be of both classes.*threshold")
+
+
+def test_validation_of_one_class(copy, tiny):
+    change_lines(copy / "world.inter", lambda lines: [line for line in lines if line[:3] == "u1\t"])
+    one_user = {**tiny, "augmentation": "none", "mars_low_share": 0.0}
+    refused(one_user, "validation must hold labels of both classes for valid_metric AUC, got 1 row")
+
+
+@pytest.mark.parametrize("value", ["abc", 2.5, True, float("nan"), -1])
+def test_a_window_that_is_none(tiny, value):
+    with pytest.raises(ValueError, match=r"^dmae_window must be"):
+        run(tiny, "DMAE", dmae_window=value)
+
+
+@pytest.mark.parametrize(
+    ("model", "changes", "complaint"),
+    [
+        ("DMAE", {"similarity_scale": "Quantile"}, r"^similarity_scale must be one of"),
+        ("DMAE", {"dmae_lambda": float("nan")}, "^dmae_lambda must be a number, got nan"),
+        ("UniSRec", {"unisrec_heads": 3, "load_col": None}, "^unisrec_heads must divide"),
+    ],
+)
+def test_settings_that_are_wrong_before_anything_is_read(tiny, model, changes, complaint):
+    settings = {**tiny, "text_fields": None, "image_dir": None, **changes}
+    with pytest.raises(ValueError, match=complaint):
+        check_values(Config(model, "world", config_dict=settings))
+
+
+def test_heads_that_do_not_share_the_width_of_fields_too(tiny):
+    with pytest.raises(ValueError, match=r"^unisrec_heads must divide .* 8 \(embedding_size 4"):
+        run_recbole("UniSRec", "world", config_dict={**tiny, "unisrec_heads": 3})
 
 
 def test_a_user_with_one_interaction(copy, tiny, caplog):

@@ -109,7 +109,7 @@ KEYS: dict[str, tuple[Any, set[str]]] = {
     "dmae_buckets": (7, {"dmae.buckets"}),
     "dmae_base": (7.0, {"dmae.base"}),
     "dmae_times": (7, {"dmae.times"}),
-    "dmae_levels": (7, {"dmae.levels", "dmae.window"}),
+    "dmae_levels": (7, {"dmae.levels"}),
     "dmae_window": (7, {"dmae.window"}),
     "dmae_mask": (0.7, {"dmae.mask"}),
     "dmae_lambda": (0.7, {"dmae.weight"}),
