@@ -101,7 +101,7 @@ def internal_defaults(
     for name in (*base, f"model/{model}.yaml", f"dataset/{dataset}.yaml"):
         defaults.update({k: v for k, v in _read(name).items() if ours or k in keys})
     drawn = bool(external.get("fixed_negatives"))
-    targets_only = model_class.type == ModelType.CONTEXT
+    targets_only = getattr(model_class, "type", None) == ModelType.CONTEXT
     if not ours and (
         drawn or targets_only or needs_stage_one(external.get("augmentation", "none"))
     ):

@@ -27,7 +27,8 @@ from recbole_mars.plugin.config import (
 )
 from recbole_mars.plugin.fixed_negatives import FixedNegatives
 from recbole_mars.plugin.histories import PHASE_NAMES, Histories, phases_of_first_rows
-from recbole_mars.plugin.log_rows import HistoryLengths, LogRows, RowNumbers
+from recbole_mars.plugin.label_checks import LabelChecks
+from recbole_mars.plugin.log_rows import ROW_FIELD, HistoryLengths, LogRows, RowNumbers
 from recbole_mars.plugin.prepared import KeptPreparation
 from recbole_mars.plugin.reading import FlatReading
 from recbole_mars.plugin.splits import VectorizedSplits
@@ -45,7 +46,6 @@ __all__ = [
     "TargetDataset",
 ]
 
-ROW_FIELD = "log_row"  # the target's row in the interaction log
 BORROWED_FIELD = "borrowed_length"  # behaviours at the head of the history that are other users'
 AGREEMENT_FIELD = "agreement"  # what is to be expected of the target, see recbole_mars.agreement
 OPINION_FIELD = "opinion"  # what opinion_field names, kept where threshold drops it
@@ -55,7 +55,7 @@ AUGMENTERS: dict[str, Callable[[MultimodalDataset, Config], Augmenter]] = {}  # 
 
 
 class MultimodalDataset(
-    KeptPreparation, FlatReading, VectorizedSplits, FixedNegatives, SequentialDataset
+    KeptPreparation, FlatReading, VectorizedSplits, FixedNegatives, LabelChecks, SequentialDataset
 ):
     """A sequential data set whose histories are gathered for each batch, not written out.
 
@@ -199,49 +199,13 @@ class MultimodalDataset(
                 order = torch.argsort(split.inter_feat[self.iid_field], stable=True)
                 split.inter_feat = split.inter_feat[order]
         self.histories.set_phases(self._of_negatives_too(phases_of_first_rows(self.log, phases)))
-        self._check_labels()
-        if len(splits) == 3:
-            self._check_validation(splits[VALID])
+        self._check_labels(splits)
         if self.config["mars_agreement"]:
-            self._refuse_sampling()
             self.histories.agreement = prepare_agreement(self, self.config)
         # Our trainer waits for stage 1 until it starts; everything else can be had now.
         if not (self.lean and needs_stage_one(self.config["augmentation"])):
             self.prepare_augmentation()
         return splits
-
-    def _refuse_sampling(self) -> None:
-        if self.log.drawn is not None:
-            raise ValueError(
-                "mars_agreement needs observed labels, and fixed_negatives are drawn; set "
-                "mars_agreement: False"
-            )
-        for phase in PHASE_NAMES.values():
-            key = f"{phase}_neg_sample_args"
-            if self.config[key]["distribution"] != "none":
-                raise ValueError(
-                    f"mars_agreement needs observed labels, and {key} samples negatives, of which "
-                    "nothing is known; set train_neg_sample_args: ~ and eval_args' mode: labeled"
-                )
-
-    def _check_labels(self) -> None:
-        """Both classes must be observed by our models, and by stage 1 for any model."""
-        sampled = self.config["train_neg_sample_args"]["distribution"] != "none"
-        aligned = self._trains_stage_one()
-        if aligned and self.log.drawn is not None:
-            raise ValueError(
-                "stage 1 needs observed labels, and fixed_negatives are drawn; set augmentation "
-                "to another than mars and mars_use_aligned: False"
-            )
-        if not aligned and (sampled or not self.lean):
-            return
-        labels = np.unique(self.log.labels[self.log.phases == TRAIN])
-        if len(labels) < 2:
-            remedy = "" if aligned else ", or sample negatives with train_neg_sample_args"
-            raise ValueError(
-                f"training labels must be of both classes, got only {labels.tolist()}; set "
-                f"threshold (now {self.config['threshold']}) so that some are 0 and some 1{remedy}"
-            )
 
     def prepare_augmentation(self) -> None:
         """Make the augmenter that the configuration asks for, training stage 1 if need be."""
@@ -294,25 +258,6 @@ class MultimodalDataset(
                 batch[AGREEMENT_FIELD] = torch.from_numpy(self.histories.agreement[rows])
             if self.phase == TRAIN:
                 self._add_views(batch, positions, lengths)
-
-    def _check_validation(self, split: MultimodalDataset) -> None:
-        sampled = self.config["valid_neg_sample_args"]["distribution"] != "none"
-        if sampled or not str(self.config["valid_metric"]).lower().startswith("auc"):
-            return
-        labels = self.log.labels[split.inter_feat[ROW_FIELD].numpy()]
-        if len(np.unique(labels)) < 2:
-            raise ValueError(
-                f"validation must hold labels of both classes for valid_metric "
-                f"{self.config['valid_metric']}, got {len(labels)} rows of labels "
-                f"{np.unique(labels).tolist()}; split in another way with eval_args, or set "
-                "valid_metric: LogLoss"
-            )
-
-    def _trains_stage_one(self) -> bool:
-        model, config = self.config["model"], self.config
-        if needs_stage_one(config["augmentation"]) or model == "MARSAlign":
-            return True
-        return bool(config["mars_use_aligned"]) and model in FEATURE_MODELS
 
     def _add_views(self, batch: Interaction, positions: np.ndarray, lengths: torch.Tensor) -> None:
         rows = batch[ROW_FIELD].numpy()

@@ -12,7 +12,9 @@ from torch import Tensor
 
 from recbole_mars.data import HistoryIndex
 
-__all__ = ["HistoryLengths", "LogRows", "RowNumbers"]
+__all__ = ["ROW_FIELD", "HistoryLengths", "LogRows", "RowNumbers"]
+
+ROW_FIELD = "log_row"  # the target's row in the interaction log
 
 
 class _Column(Protocol):

@@ -29,6 +29,7 @@ def prepared(tiny, model="MARS", **changes):
 SAMPLED_BY_RECBOLE = {
     "fixed_negatives": 0,
     "threshold": None,
+    "valid_metric": "LogLoss",
     "train_neg_sample_args": {"distribution": "uniform", "sample_num": 1},
 }
 
