@@ -6,6 +6,7 @@ import hashlib
 import os
 import random
 from collections.abc import Callable
+from math import isnan
 from pathlib import Path
 from typing import Any
 
@@ -50,6 +51,15 @@ class _OurTrainer(Trainer):
         if eval_data:
             self.eval_collector.learn_activity(eval_data._dataset)
         return super().evaluate(eval_data, *args, **options)
+
+    def _valid_epoch(self, valid_data: Any, *args: Any, **options: Any) -> Any:
+        score, result = super()._valid_epoch(valid_data, *args, **options)
+        if isnan(score):  # as of UserAUC under leave-one-out: no epoch would ever be the best
+            raise ValueError(
+                f"valid_metric must be defined on the validation set, got nan for "
+                f"{self.config['valid_metric']}; take AUC or LogLoss, or change eval_args"
+            )
+        return score, result
 
 
 class MARSTrainer(_OurTrainer):

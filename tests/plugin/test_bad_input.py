@@ -242,6 +242,33 @@ def test_validation_of_one_class(copy, tiny):
     refused(one_user, "validation must hold labels of both classes for valid_metric AUC, got 1 row")
 
 
+def test_a_metric_that_is_never_defined(tiny):
+    """Under leave-one-out no user has both classes."""
+    said = "valid_metric must be defined on the validation set, got nan for UserAUC; take AUC"
+    refused(tiny, said, augmentation="none", valid_metric="UserAUC", metrics=["UserAUC"])
+
+
+def test_fewer_than_no_interactions(tiny):
+    changes = {"augmentation": "none", "metrics": ["AUC", "AUCCold"], "valid_metric": "AUC"}
+    refused(
+        tiny, "cold_item_interactions must be >= 0, got -1", cold_item_interactions=-1, **changes
+    )
+
+
+def test_cold_items_need_our_data_set(tiny):
+    """Any of our keys is not enough for a context model."""
+    settings = {
+        "model": "FM",
+        "metrics": ["AUC", "AUCCold"],
+        "valid_metric": "AUC",
+        "threshold": {"rating": 4},
+        "eval_args": {"split": {"RS": [8, 1, 1]}, "order": "TO", "mode": "labeled"},
+    }
+    plain = {key: tiny[key] for key in ("data_path", "load_col", "epochs", "embedding_size")}
+    refused(plain, "AUCCold needs a data set of ours.*set augmentation: none", **settings)
+    run(plain, augmentation="none", **settings)
+
+
 @pytest.mark.parametrize("value", ["abc", 2.5, True, float("nan"), -1])
 def test_a_window_that_is_none(tiny, value):
     with pytest.raises(ValueError, match=r"^dmae_window must be"):
