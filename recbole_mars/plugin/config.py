@@ -11,6 +11,7 @@ import os
 import re
 from collections.abc import Iterable, Mapping
 from functools import cache
+from math import isfinite
 from numbers import Integral, Real
 from pathlib import Path
 from typing import Any
@@ -161,7 +162,7 @@ def _check_type(key: str, value: Any, default: Any, kind: type | None) -> None:
     for each, allowed, name in _KINDS:
         if isinstance(default, each) or (default is None and kind is each):
             wrong = not isinstance(value, allowed) or (each is not bool and isinstance(value, bool))
-            if wrong or value != value:
+            if wrong or (each is float and not isfinite(value)):
                 raise ValueError(f"{key} must be {name}, got {value!r}; its default is {default}")
             return
 

@@ -1,19 +1,21 @@
-"""What a run needs of the labels, said before anything is trained."""
+"""What a run needs of its rows and their labels, said before anything is trained."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from recbole.data.dataset import Dataset
 
-from recbole_mars.data import TRAIN, VALID
+from recbole_mars.data import TEST, TRAIN, VALID
 from recbole_mars.plugin.config import FEATURE_MODELS, needs_stage_one
 from recbole_mars.plugin.histories import PHASE_NAMES, Histories
 from recbole_mars.plugin.log_rows import ROW_FIELD
 
 __all__ = ["LabelChecks"]
+
+_NAMES = {VALID: "validation", TEST: "test"}
 
 
 class LabelChecks(Dataset):
@@ -23,13 +25,19 @@ class LabelChecks(Dataset):
     lean: bool
 
     def _check_labels(self, splits: Sequence[Any]) -> None:
-        """Raise ValueError unless training has both classes, where they are observed, and
-        validation what its metric needs."""
+        """Raise ValueError unless training has both classes, where they are observed, and what
+        is held out can give the metrics.
+
+        A test set of one class goes on: what is undefined on it is nan, and the log says so.
+        """
         if self.config["mars_agreement"]:
             self._refuse_sampling()
         self._check_training()
-        if len(splits) == 3:
-            self._check_validation(splits[VALID])
+        for phase, split in enumerate(splits):
+            if phase != TRAIN:
+                self._check_rows(
+                    phase, self.histories.log.labels[split.inter_feat[ROW_FIELD].numpy()]
+                )
 
     def _check_training(self) -> None:
         """Both classes must be observed by our models, and by stage 1 for any model."""
@@ -50,17 +58,24 @@ class LabelChecks(Dataset):
                 f"threshold (now {self.config['threshold']}) so that some are 0 and some 1{remedy}"
             )
 
-    def _check_validation(self, split: Any) -> None:
-        sampled = self.config["valid_neg_sample_args"]["distribution"] != "none"
-        if sampled or not str(self.config["valid_metric"]).lower().startswith("auc"):
-            return
-        labels = self.histories.log.labels[split.inter_feat[ROW_FIELD].numpy()]
-        if len(np.unique(labels)) == 1:
+    def _check_rows(self, phase: int, labels: np.ndarray) -> None:
+        """Of the validation or test set; RecBole's metrics take no single row with a label."""
+        name, metric = _NAMES[phase], self.config["valid_metric"]
+        asked = self.config["eval_args"]
+        remedy = (
+            f"change eval_args (now split {asked['split']}, group_by {asked['group_by']}) or use "
+            "more data"
+        )
+        observed = self.config[f"{PHASE_NAMES[phase]}_neg_sample_args"]["distribution"] == "none"
+        least, words = (2, "two rows or more") if observed else (1, "a row")
+        if len(labels) < least and _is_asked_for(phase, asked["split"]):
+            raise ValueError(f"the {name} set must have {words}, got {len(labels)}; {remedy}")
+        found = np.unique(labels)
+        if phase == VALID and observed and len(found) == 1 and "auc" in str(metric).lower():
             raise ValueError(
-                f"validation must hold labels of both classes for valid_metric "
-                f"{self.config['valid_metric']}, got {len(labels)} rows of labels "
-                f"{np.unique(labels).tolist()}; split in another way with eval_args, or set "
-                "valid_metric: LogLoss"
+                f"the validation set must hold labels of both classes for valid_metric {metric}, "
+                f"got {len(labels)} rows of label {found[0]:g}; {remedy}, or set valid_metric: "
+                "LogLoss"
             )
 
     def _refuse_sampling(self) -> None:
@@ -82,3 +97,11 @@ class LabelChecks(Dataset):
         if needs_stage_one(config["augmentation"]) or model == "MARSAlign":
             return True
         return bool(config["mars_use_aligned"]) and model in FEATURE_MODELS
+
+
+def _is_asked_for(phase: int, split: Mapping[str, Any]) -> bool:
+    """split: of eval_args, {"LS": which rows are held out} or {"RS": a share of each set}."""
+    (value,) = split.values()
+    if isinstance(value, str):
+        return value in ("valid_and_test", f"{PHASE_NAMES[phase]}_only")
+    return bool(value[phase])

@@ -236,10 +236,43 @@ def test_labels_all_equal(copy, tiny, rating):
     refused(tiny, "labels must be of both classes.*threshold")
 
 
+def ratings_by_place(*ratings):
+    """Six users with these ratings, in this order of time."""
+    return lambda lines: [
+        f"u{user}\ti{place}\t{rating}\t{place}.{user}"
+        for user in range(6)
+        for place, rating in enumerate(ratings)
+    ]
+
+
 def test_validation_of_one_class(copy, tiny):
-    change_lines(copy / "world.inter", lambda lines: [line for line in lines if line[:3] == "u1\t"])
-    one_user = {**tiny, "augmentation": "none", "mars_low_share": 0.0}
-    refused(one_user, "validation must hold labels of both classes for valid_metric AUC, got 1 row")
+    change_lines(copy / "world.inter", ratings_by_place(5, 1, 5, 1, 5, 1))
+    tiny["augmentation"] = "none"
+    for metric in ("AUC", "UserAUC"):
+        said = f"both classes for valid_metric {metric}, got 6 rows of label 1; change eval_args"
+        refused(tiny, f"validation set must hold labels of {said}", valid_metric=metric)
+    # The test set is of one class, too.
+    found = run(tiny, valid_metric="LogLoss")["test_result"]
+    assert np.isnan(found["auc"])
+    assert found["logloss"] > 0
+
+
+@pytest.mark.parametrize("split", [{"LS": "valid_and_test"}, {"RS": [8, 1, 1]}])
+def test_a_single_row_is_no_validation(copy, tiny, split):
+    change_lines(copy / "world.inter", lambda lines: ratings_by_place(*[5, 1] * 5)(lines)[:10])
+    arguments = {"split": split, "group_by": None if "RS" in split else "user", "order": "TO"}
+    said = "validation set must have two rows or more, got 1; change eval_args"
+    changes = {"augmentation": "none", "valid_metric": "LogLoss", "eval_args": arguments}
+    refused(tiny, said, **changes)
+
+
+def test_nothing_is_left_for_validation(copy, tiny):
+    change_lines(copy / "world.inter", ratings_by_place(5, 1, 5))  # two targets each
+    sampled = {"train_neg_sample_args": {"distribution": "uniform", "sample_num": 1}}
+    said = "validation set must have {}, got 0; change eval_args"
+    changes = {"augmentation": "none", "threshold": None, **sampled}
+    refused(tiny, said.format("two rows or more"), **changes)
+    refused(tiny, said.format("a row"), eval_args={"mode": "uni5"}, **changes)
 
 
 def test_a_metric_that_is_never_defined(tiny):
