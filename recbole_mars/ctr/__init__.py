@@ -7,6 +7,7 @@ from recbole_mars.ctr.dimo import DIMO, DIMOSettings
 from recbole_mars.ctr.din import DIN, DINSettings, History
 from recbole_mars.ctr.dmae import DMAE, DMAESettings
 from recbole_mars.ctr.frnet import FRNet, FRNetSettings
+from recbole_mars.ctr.frozen_rows import STORAGES
 from recbole_mars.ctr.interest_units import GRUInterest, InterestNetwork, MeanInterest
 from recbole_mars.ctr.layers import Dice, FieldEmbedding, TargetAttention, mlp
 from recbole_mars.ctr.lrd import LRD, LRDSettings
@@ -24,6 +25,7 @@ __all__ = [
     "DMAE",
     "LRD",
     "NETWORKS",
+    "STORAGES",
     "BSTSettings",
     "Companions",
     "ContrastiveObjective",

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from recbole_mars.ctr.frozen_rows import BLOCK, FrozenRows
 from recbole_mars.ctr.layers import VectorTable, distinct
 from recbole_mars.ctr.similarities import Modality, require_modalities
 
@@ -25,23 +26,24 @@ class FrozenFeatures(nn.Module):
     leaves it out. Items without the modality are zero.
     """
 
-    vectors: Tensor
     present: Tensor
 
     def __init__(self, modality: Modality) -> None:
         super().__init__()
-        present = np.array(modality.present, dtype=bool)
-        present[0] = False  # a masked behaviour is of item 0
-        vectors = np.asarray(modality.vectors, dtype=np.float32) * present[:, None]
-        if present.any():
-            vectors[present] -= vectors[present].mean(0)
-            vectors /= max(float(np.sqrt(np.square(vectors[present]).mean())), 1e-12)
-        self.register_buffer("vectors", torch.from_numpy(vectors), persistent=False)
-        self.register_buffer("present", torch.from_numpy(present), persistent=False)
+        known = np.array(modality.present, dtype=bool)
+        known[0] = False  # a masked behaviour is of item 0
+        mean, deviation = _moments(modality.vectors, np.flatnonzero(known))
+        present = torch.from_numpy(known)
+        self.register_buffer("present", present, persistent=False)
+
+        def standardise(rows: Tensor, part: slice) -> Tensor:
+            return ((rows - mean) / deviation).masked_fill(~present[part].unsqueeze(1), 0.0)
+
+        self.vectors = FrozenRows(modality.vectors, standardise, modality.storage)
 
     def forward(self, ids: Tensor) -> tuple[Tensor, Tensor]:
         """ids: (N,). Returns features (N, V), and which items have them (N,) bool."""
-        return self.vectors[ids], self.present[ids]
+        return self.vectors(ids), self.present[ids]
 
 
 class ContentVectors(VectorTable):
@@ -81,6 +83,15 @@ class ContentVectors(VectorTable):
     def known(self, ids: Tensor) -> Tensor:
         """Which items have any of the modalities. ids: any shape. Returns bool of that shape."""
         return self.told[ids]
+
+
+def _moments(vectors: np.ndarray, items: np.ndarray) -> tuple[Tensor, float]:
+    """Mean (V,) of these rows, and the deviation from it of all numbers; in float64, by blocks."""
+    parts = np.array_split(items, max(1, len(items) * vectors.shape[1] // BLOCK))
+    mean = sum(vectors[part].astype(np.float64).sum(0) for part in parts) / max(len(items), 1)
+    squares = sum(np.square(vectors[part] - mean).sum() for part in parts)
+    deviation = np.sqrt(squares / max(len(items) * vectors.shape[1], 1))
+    return torch.from_numpy(mean.astype(np.float32)), max(float(deviation), 1e-12)
 
 
 def linear_encoder(width: int, out: int) -> nn.Module:

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from recbole_mars.ctr.din import History
+from recbole_mars.ctr.frozen_rows import FrozenRows
 
 __all__ = ["ItemSimilarities", "Modality", "Similarities", "require_modalities"]
 
@@ -26,11 +27,15 @@ _SAMPLE = 1 << 20  # pairs that quantiles are taken of
 
 
 class Modality(NamedTuple):
-    """Frozen vectors of all items by id, row 0 padding. vectors: (I, V). present: (I,) bool."""
+    """Frozen vectors of all items by id, row 0 padding.
+
+    vectors: (I, V). present: (I,) bool. storage: what a model keeps of them, see FrozenRows.
+    """
 
     name: str
     vectors: np.ndarray
     present: np.ndarray
+    storage: str = "float32"
 
 
 def require_modalities(modalities: Sequence[Modality]) -> None:
@@ -73,13 +78,12 @@ class ItemSimilarities(nn.Module):
     different ones.
 
     Nothing here is trained, and a checkpoint leaves it out. Up to 2^29 bytes, the similarities of
-    all pairs are computed at the first call and kept, in half precision; with more items, the
-    distinct ones of a batch are computed as they come, and rounded alike.
+    all pairs are computed at the first call and kept, in half precision; with more items (16,384),
+    the distinct ones of a batch are computed as they come, and rounded alike.
 
     Raises ValueError for an unknown scale.
     """
 
-    vectors: Tensor
     present: Tensor
     table: Tensor
     knots: Tensor
@@ -88,10 +92,9 @@ class ItemSimilarities(nn.Module):
         super().__init__()
         if scale not in SCALES:
             raise ValueError(f"scale must be one of {', '.join(SCALES)}, got {scale!r}")
-        vectors = torch.from_numpy(np.array(modality.vectors, dtype=np.float32))
         present = torch.from_numpy(np.array(modality.present, dtype=bool))
         present[0] = False  # a masked behaviour is of item 0
-        self.register_buffer("vectors", nn.functional.normalize(vectors, dim=1), persistent=False)
+        self.vectors = FrozenRows(modality.vectors, _unit, modality.storage)
         self.register_buffer("present", present, persistent=False)
         self.register_buffer("table", torch.empty(0), persistent=False)
         knots = self._quantiles() if scale == "quantile" else torch.empty(0)
@@ -114,7 +117,7 @@ class ItemSimilarities(nn.Module):
 
     @torch.no_grad()
     def _of_pairs(self, first: Tensor, second: Tensor) -> Tensor:
-        n_items, device = len(self.vectors), self.vectors.device.type
+        n_items, device = len(self.vectors), self.present.device.type
         pairs = first * n_items + second
         with torch.autocast(device, enabled=False):
             if 2 * n_items**2 > _TABLE_BYTES:
@@ -127,25 +130,27 @@ class ItemSimilarities(nn.Module):
 
     def _all_pairs(self) -> Tensor:
         """(I * I,) in half precision, a stretch of rows at a time."""
-        n_items = len(self.vectors)
-        table = self.vectors.new_empty(n_items, n_items, dtype=torch.float16)
+        vectors = self.vectors(slice(None))
+        n_items = len(vectors)
+        table = vectors.new_empty(n_items, n_items, dtype=torch.float16)
         rows = max(1, self._piece() // n_items)
         for begin in range(0, n_items, rows):
             part = slice(begin, begin + rows)
-            table[part] = self._scaled(self.vectors[part] @ self.vectors.T)
+            table[part] = self._scaled(vectors[part] @ vectors.T)
         return table.flatten()
 
     def _compute(self, first: Tensor, second: Tensor) -> Tensor:
         """Rounded as the table is, so that how many items there are changes no bucket."""
-        size = max(1, self._piece() // self.vectors.shape[1])
-        cosines = [
-            (self.vectors[a] * self.vectors[b]).sum(1)
-            for a, b in zip(first.split(size), second.split(size))
-        ]
-        return self._scaled(torch.cat(cosines)).half().to(self.vectors.dtype)
+        return self._scaled(self._cosines(first, second)).half().to(self.vectors.dtype)
+
+    def _cosines(self, first: Tensor, second: Tensor) -> Tensor:
+        """Of pairs of items, (P,) each, a piece at a time. Returns (P,)."""
+        size = max(1, self._piece() // self.vectors.width)
+        pairs = zip(first.split(size), second.split(size))
+        return torch.cat([(self.vectors(a) * self.vectors(b)).sum(1) for a, b in pairs])
 
     def _piece(self) -> int:
-        return _PIECE.get(self.vectors.device.type, _PIECE_ELSEWHERE)
+        return _PIECE.get(self.present.device.type, _PIECE_ELSEWHERE)
 
     def _scaled(self, cosines: Tensor) -> Tensor:
         if self.knots.numel():
@@ -163,10 +168,12 @@ class ItemSimilarities(nn.Module):
         first = torch.randint(len(items), (_SAMPLE,), generator=generator)
         step = torch.randint(1, len(items), (_SAMPLE,), generator=generator)
         second = (first + step) % len(items)
-        size = max(1, self._piece() // self.vectors.shape[1])
-        pairs = zip(items[first].split(size), items[second].split(size))
-        cosines = torch.cat([(self.vectors[a] * self.vectors[b]).sum(1) for a, b in pairs])
+        cosines = self._cosines(items[first], items[second])
         return torch.quantile(cosines, (torch.arange(1000) + 0.5) / 1000)
+
+
+def _unit(rows: Tensor, part: slice) -> Tensor:
+    return nn.functional.normalize(rows, dim=1)
 
 
 def _cases(history: History) -> Tensor:

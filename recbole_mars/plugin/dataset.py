@@ -16,6 +16,7 @@ from recbole.sampler import SeqSampler
 from recbole.utils import FeatureSource, FeatureType
 
 from recbole_mars.augmentation import Augmenter
+from recbole_mars.ctr import STORAGES
 from recbole_mars.data import TEST, TRAIN, VALID, HistoryIndex, InteractionLog
 from recbole_mars.plugin.agreement import prepare_agreement
 from recbole_mars.plugin.catalogue import ItemCatalogue, ItemFeatures
@@ -101,6 +102,7 @@ class MultimodalDataset(
             "augmentation": ("none", *AUGMENTERS),
             "retrieval_scope": ("behaviour", "user"),
             "keep_prepared": (None, True, False),
+            "feature_storage": STORAGES,
         }
         for key, values in allowed.items():
             if config[key] not in values:

@@ -147,6 +147,7 @@ def _trained_model(
         agreement=bool(config["mars_agreement"]),
         requests=_requests(config, dataset),
         dataset=dataset.dataset_name,
+        feature_storage=config["feature_storage"],
     )
     return TrainedModel(
         settings,

@@ -16,12 +16,12 @@ def item_modalities(config: Config, dataset: MultimodalDataset) -> list[Modality
 
     Raises ValueError if the features cannot be had, as ItemCatalogue does.
     """
-    features = dataset.item_features()
+    features, storage = dataset.item_features(), config["feature_storage"]
     found = []
     if features.text is not None and features.text_present is not None:
-        found.append(Modality("text", features.text, features.text_present))
+        found.append(Modality("text", features.text, features.text_present, storage))
     if features.image is not None and features.image_present is not None:
-        found.append(Modality("image", features.image, features.image_present))
+        found.append(Modality("image", features.image, features.image_present, storage))
     if config["mars_use_aligned"]:
-        found.append(Modality("aligned", *aligned_items(dataset, config, features)))
+        found.append(Modality("aligned", *aligned_items(dataset, config, features), storage))
     return found

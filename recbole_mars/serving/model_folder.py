@@ -83,6 +83,7 @@ class ModelSettings:
     modalities: names of those that the network reads. alignment: stage 1, None without
     augmentation. retrieval, threshold: how histories are augmented, and the cosine that theta came
     to. agreement: whether the network reads it. dataset: the name, for whoever reads the file.
+    feature_storage: what the network keeps of its modalities in memory, see FrozenRows.
     """
 
     network: str
@@ -97,6 +98,7 @@ class ModelSettings:
     agreement: bool
     requests: RequestSettings
     dataset: str = ""
+    feature_storage: str = "float32"
 
     def to_json(self) -> str:
         return json.dumps({"format": _FORMAT, **asdict(self)}, indent=1)
@@ -197,7 +199,8 @@ class TrainedModel:
         columns = load_tensors(folder / "columns.safetensors")
         items = _embedding(columns, "items", settings.items)
         users = _embedding(columns, "users", settings.users) if settings.users else None
-        modalities = [features[name] for name in settings.modalities]
+        kept = settings.feature_storage
+        modalities = [features[name]._replace(storage=kept) for name in settings.modalities]
         network = build_network(
             settings.network, items, users, settings.din, settings.own, modalities
         )

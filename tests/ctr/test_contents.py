@@ -11,13 +11,13 @@ from recbole_mars.ctr.contents import ContentVectors, FrozenFeatures, linear_enc
 def test_features_have_mean_0_and_variance_1_whatever_their_encoder(two_modalities):
     for modality in two_modalities:
         features = FrozenFeatures(modality)
-        real = features.vectors[features.present].double()
+        real = features.vectors(features.present).double()
         torch.testing.assert_close(real.mean(0), torch.zeros_like(real[0]), atol=1e-6, rtol=0)
         assert real.square().mean().item() == pytest.approx(1, rel=1e-5)
-        assert not features.vectors[~features.present].any()
+        assert not features.vectors(~features.present).any()
         scaled = Modality("x", modality.vectors * 100 + 5, modality.present)
         torch.testing.assert_close(
-            FrozenFeatures(scaled).vectors, features.vectors, rtol=1e-4, atol=1e-5
+            FrozenFeatures(scaled).vectors.kept, features.vectors.kept, rtol=1e-4, atol=1e-5
         )
 
 
@@ -31,7 +31,7 @@ def test_what_the_data_set_holds_is_left_alone(two_modalities):
 @pytest.mark.parametrize("present", [[False] * 3, [True] * 3])
 def test_features_that_tell_nothing_are_zero(value, present):
     modality = Modality("text", np.full((3, 2), value, dtype=np.float32), np.array(present))
-    assert not FrozenFeatures(modality).vectors.any()
+    assert not FrozenFeatures(modality).vectors.kept.any()
 
 
 @pytest.mark.parametrize("many", [1, 5])
@@ -43,7 +43,7 @@ def test_contents_are_the_sum_over_the_modalities_that_an_item_has(two_modalitie
     for features, encoder in zip(contents.features, contents.encoders):
         for place in np.ndindex(*ids.shape):
             if features.present[ids[place]]:
-                expected[place] += encoder.weight @ features.vectors[ids[place]]
+                expected[place] += encoder.weight @ features.vectors.kept[ids[place]]
     torch.testing.assert_close(contents(ids), expected)
     assert contents.known(ids[:2]).tolist() == [[True, True, False], [True, True, True]]
 

@@ -34,7 +34,7 @@ def counted(history, target, labels, marks, tiers):
     kinds = (1 + labels) * (1 + marks)
     expected = np.zeros((len(target), len(MODALITIES), kinds, tiers))
     for b, m in np.ndindex(len(target), len(MODALITIES)):
-        _, vectors, present = MODALITIES[m]
+        vectors, present = MODALITIES[m].vectors, MODALITIES[m].present
         for j in range(int(history.mask[b].sum())):
             one, other = int(history.items[b, j]), int(target[b])
             if not (present[one] and present[other]):

@@ -110,7 +110,7 @@ def test_features_are_added_to_ids_on_both_sides(two_modalities, some_histories)
     torch.testing.assert_close(vectors, added.items(target) + added.contents(target))
     before = model(history, target).logits
     with torch.no_grad():
-        added.contents.features[0].vectors[history.items[4, 0]] += 1
+        added.contents.features[0].vectors.kept[history.items[4, 0]] += 1
     moved = model(history, target).logits != before
     assert moved[4]
     assert not moved[1]
