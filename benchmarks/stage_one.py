@@ -218,7 +218,8 @@ class Trainer:
         rows, counted = stretches.rows(batch)
         targets = torch.from_numpy(counted).to(self.device)
         self.network.settings = replace(self.settings, use_stein=stein)
-        loss, _ = self.network.loss(*read_sequences(self.log, rows, self.device), targets)
+        items, mask, labels, hidden = read_sequences(self.log, rows, self.device)
+        loss, _ = self.network.loss(items, mask, labels, targets, hidden)
         self.network.settings = self.settings
         return loss
 

@@ -5,6 +5,7 @@ Dimension letters: B batch, L length, N distinct rows, D width.
 
 from __future__ import annotations
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -27,17 +28,20 @@ def attend(
     mask: Tensor,
     rule: str,
     scale: float | None = None,
+    hidden: Tensor | None = None,
 ) -> Tensor:
     """Scaled dot-product attention, softmax(scale Q K^T) V over what each position sees.
 
     queries, keys, values: (B, L, D). mask: (B, L) bool, True = real, padded on the right: then
     no real position has padding before it, and the causal rules need no mask. rule: "inclusive"
     (a position sees itself and those before), "exclusive" (only those before) or "full" (all).
-    scale: 1 / sqrt(D) if not given.
+    scale: 1 / sqrt(D) if not given. hidden: (B, L) bool, positions that no other one sees.
 
     Returns (B, L, D): zeros, without gradient, for a position that sees nothing; those of padded
     positions mean nothing. Raises ValueError for an unknown rule.
     """
+    if hidden is not None:
+        return _attend_some(queries, keys, values, _visible(mask, hidden, rule), scale)
     if rule == "exclusive":  # what the position before it sees by itself
         q, k, v = queries[:, 1:], keys[:, :-1], values[:, :-1]
         return F.pad(attend(q, k, v, mask[:, 1:], "inclusive", scale), (0, 0, 1, 0))
@@ -46,12 +50,39 @@ def attend(
     if rule == "inclusive":
         return F.scaled_dot_product_attention(q, k, v, is_causal=True, scale=scale).squeeze(1)
     if rule != "full":
-        raise ValueError(f"rule must be 'inclusive', 'exclusive' or 'full', got {rule!r}")
-    blind = ~mask.any(1)[:, None, None]
+        raise _unknown(rule)
+    return _attend_some(queries, keys, values, mask[:, None, :], scale)
+
+
+def _attend_some(
+    queries: Tensor, keys: Tensor, values: Tensor, visible: Tensor, scale: float | None
+) -> Tensor:
+    """As attend, where visible, (B, L or 1, L) bool, says which keys a position sees."""
+    blind = ~visible.any(2, keepdim=True)
     # A softmax over nothing is NaN, and so is its gradient: the blind look, and are not heard.
-    visible = (mask[:, None, :] | blind)[:, None]
-    attended = F.scaled_dot_product_attention(q, k, v, attn_mask=visible, scale=scale)
+    q, k, v = queries[:, None], keys[:, None], values[:, None]
+    seen = (visible | blind)[:, None]
+    attended = F.scaled_dot_product_attention(q, k, v, attn_mask=seen, scale=scale)
     return attended.squeeze(1).masked_fill(blind, 0.0)
+
+
+def _visible(mask: Tensor, hidden: Tensor, rule: str) -> Tensor:
+    """Which keys a position sees, (B, L, L) bool: those that are not hidden, by the rule."""
+    length = mask.shape[1]
+    itself = torch.eye(length, dtype=torch.bool, device=mask.device)
+    others = (mask & ~hidden)[:, None, :]
+    if rule == "full":
+        return others | (itself & mask[:, None, :])
+    earlier = torch.ones_like(itself).tril(-1)
+    if rule == "exclusive":
+        return others & earlier
+    if rule == "inclusive":
+        return (others & earlier) | itself
+    raise _unknown(rule)
+
+
+def _unknown(rule: str) -> ValueError:
+    return ValueError(f"rule must be 'inclusive', 'exclusive' or 'full', got {rule!r}")
 
 
 def place(rows: Tensor, positions: Tensor | None) -> Tensor:
@@ -86,19 +117,21 @@ class CrossAttention(nn.Module):
         mask: Tensor,
         rule: str,
         positions: Tensor | None = None,
+        hidden: Tensor | None = None,
     ) -> Tensor:
-        """queries, keys: (B, L, D), or (N, D) with positions (B, L). mask, rule: as in attend.
+        """queries, keys: (B, L, D), or (N, D) with positions (B, L). Others: as in attend.
 
         Returns (B, L, width).
         """
         width, key_width = self.key.weight.shape
         if positions is None and key_width < width:
             queries = F.linear(queries, self.key.weight.T @ self.query.weight)
-            return self.value(attend(queries, keys, keys, mask, rule, width**-0.5))
+            return self.value(attend(queries, keys, keys, mask, rule, width**-0.5, hidden))
         return attend(
             place(self.query(queries), positions),
             place(self.key(keys), positions),
             place(self.value(keys), positions),
             mask,
             rule,
+            hidden=hidden,
         )

@@ -22,6 +22,7 @@ class Sequences(NamedTuple):
     items: Tensor  # (B, L) int64, 0 = padding
     mask: Tensor  # (B, L) bool, True = real
     labels: Tensor  # (B, L) float32, 0 = padding
+    hidden: Tensor | None = None  # (B, L) bool, sampled negatives; None: none
 
 
 def read_sequences(log: InteractionLog, rows: np.ndarray, device: torch.device) -> Sequences:
@@ -30,7 +31,9 @@ def read_sequences(log: InteractionLog, rows: np.ndarray, device: torch.device) 
     items = np.where(real, log.items[rows], 0)
     labels = np.where(real, log.labels[rows], np.float32(0))
     items_, mask, labels_ = (torch.from_numpy(each).to(device) for each in (items, real, labels))
-    return Sequences(items_, mask, labels_)
+    if log.drawn is None:
+        return Sequences(items_, mask, labels_)
+    return Sequences(items_, mask, labels_, torch.from_numpy(real & log.drawn[rows]).to(device))
 
 
 class Stretches(NamedTuple):

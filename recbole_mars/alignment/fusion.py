@@ -31,12 +31,13 @@ class CrossModalFusion(nn.Module):
         mask: Tensor,
         rule: str,
         positions: Tensor | None = None,
+        hidden: Tensor | None = None,
     ) -> Tensor:
-        """image, text: (B, L, D), or (N, D) with positions (B, L). mask, rule: as in attend.
+        """image, text: (B, L, D), or (N, D) with positions (B, L). Others: as in attend.
 
         Returns (B, L, D).
         """
-        attended = self.attention(image, text, mask, rule, positions)
+        attended = self.attention(image, text, mask, rule, positions, hidden)
         return self.norm(place(image, positions) + attended)
 
 
@@ -56,7 +57,9 @@ class CollaborativeFusion(nn.Module):
         self.attention = CrossAttention(width, id_width, width)
         self.norm = nn.LayerNorm(width) if residual else None
 
-    def forward(self, fused: Tensor, ids: Tensor, mask: Tensor, rule: str) -> Tensor:
-        """fused: (B, L, D). ids: (B, L, id_width). mask, rule: as in attend. Returns (B, L, D)."""
-        attended = self.attention(fused, ids, mask, rule)
+    def forward(
+        self, fused: Tensor, ids: Tensor, mask: Tensor, rule: str, hidden: Tensor | None = None
+    ) -> Tensor:
+        """fused: (B, L, D). ids: (B, L, id_width). Others: as in attend. Returns (B, L, D)."""
+        attended = self.attention(fused, ids, mask, rule, hidden=hidden)
         return attended if self.norm is None else self.norm(fused + attended)

@@ -106,21 +106,26 @@ class AlignmentNetwork(nn.Module):
             nn.Linear(settings.ffn_width, 1),
         )
 
-    def forward(self, items: Tensor, mask: Tensor, labels: Tensor | None) -> AlignmentOutput:
+    def forward(
+        self, items: Tensor, mask: Tensor, labels: Tensor | None, hidden: Tensor | None = None
+    ) -> AlignmentOutput:
         """Embed and score every position of a batch of behaviour sequences.
 
         items: (B, L) int64 ids, oldest first. mask: (B, L) bool, True = real, padded on the
         right. labels: (B, L), read only with history_labels, and then needed; that of a position
-        reaches later positions only, so any value will do where it is not known yet. Raises
-        ValueError if a mask has padding elsewhere.
+        reaches later positions only, so any value will do where it is not known yet. hidden:
+        (B, L) bool, sampled negatives: targets that are in nobody's history. Raises ValueError
+        if a mask has padding elsewhere.
         """
-        embeddings = self.embed(items, mask, labels)
-        users = running_user_embedding(embeddings, mask)
+        embeddings = self.embed(items, mask, labels, hidden)
+        users = running_user_embedding(embeddings, mask if hidden is None else mask & ~hidden)
         return AlignmentOutput(self._score(embeddings), embeddings, users)
 
-    def embed(self, items: Tensor, mask: Tensor, labels: Tensor | None) -> Tensor:
+    def embed(
+        self, items: Tensor, mask: Tensor, labels: Tensor | None, hidden: Tensor | None = None
+    ) -> Tensor:
         """emb_item^mm of every position (MARS, eq. 11), (B, L, D); arguments as forward."""
-        return self._embed(self._content(items), items, mask, labels)
+        return self._embed(self._content(items), items, mask, labels, hidden)
 
     def stein(self, items: Tensor) -> Tensor:
         """L_stein over the distinct items that have both modalities (MARS, eq. 8).
@@ -132,18 +137,23 @@ class AlignmentNetwork(nn.Module):
         return self._combine(align, entropy)
 
     def loss(
-        self, items: Tensor, mask: Tensor, labels: Tensor, targets: Tensor
+        self,
+        items: Tensor,
+        mask: Tensor,
+        labels: Tensor,
+        targets: Tensor,
+        hidden: Tensor | None = None,
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """Training loss over the counted targets (MARS, eq. 14).
 
         L_total = L_CTR + stein_weight * L_stein, L_CTR the mean binary cross-entropy
 
-        items, mask, labels: (B, L). targets: (B, L) bool, the positions that count, at least
-        one. Returns L_total and its detached parts "ctr", "align" (eq. 6), "entropy" (eq. 7).
+        items, mask, labels, hidden: (B, L). targets: (B, L) bool, the positions that count, at
+        least one. Returns L_total and its detached parts "ctr", "align" (eq. 6), "entropy" (eq. 7).
         Under torch.autocast only the network is in half precision, not the losses.
         """
         content = self._content(items.masked_fill(~mask, 0))
-        logits = self._score(self._embed(content, items, mask, labels)[targets])
+        logits = self._score(self._embed(content, items, mask, labels, hidden)[targets])
         logits = logits.to(self.id_embedding.weight.dtype)
         ctr = F.binary_cross_entropy_with_logits(logits, labels[targets].to(logits.dtype))
         align, entropy = self._stein_terms(content)
@@ -160,20 +170,25 @@ class AlignmentNetwork(nn.Module):
         return self.ffn(embeddings).squeeze(-1)
 
     def _embed(
-        self, content: _Content, items: Tensor, mask: Tensor, labels: Tensor | None
+        self,
+        content: _Content,
+        items: Tensor,
+        mask: Tensor,
+        labels: Tensor | None,
+        hidden: Tensor | None,
     ) -> Tensor:
         check_padding(mask)
         causal = self.settings.attention == "causal"
         up_to, before = ("inclusive", "exclusive") if causal else ("full", "full")
         behaviours, positions = self._behaviours(content, items, labels)
-        ids = self.id_attention(behaviours, behaviours, mask, up_to, positions)
-        return self.fusion(self._fuse(content, mask, up_to), ids, mask, before)
+        ids = self.id_attention(behaviours, behaviours, mask, up_to, positions, hidden)
+        return self.fusion(self._fuse(content, mask, up_to, hidden), ids, mask, before, hidden)
 
-    def _fuse(self, content: _Content, mask: Tensor, rule: str) -> Tensor:
+    def _fuse(self, content: _Content, mask: Tensor, rule: str, hidden: Tensor | None) -> Tensor:
         """emb_fused of every position (eq. 9 and 10), (B, L, D)."""
         if len(content.modalities) == 2:
             image, text = content.modalities
-            return self.content_fusion(image, text, mask, rule, content.positions)
+            return self.content_fusion(image, text, mask, rule, content.positions, hidden)
         return place(self.content_fusion(*content.modalities), content.positions)
 
     def _behaviours(

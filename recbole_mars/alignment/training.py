@@ -90,11 +90,11 @@ def train_alignment(
 ) -> TrainingHistory:
     """Train the network on the TRAIN rows of the log; it is left with its best weights.
 
-    Every training row, the first of a user included, is a target once an epoch. Its history is
-    all that came before it, or, of users with more than max_length rows, what their stretch of
-    max_length holds before it: a quarter of that at least, in validation the half. Training stops
-    by the AUC of the VALID rows; without any, or if they hold one class only, all epochs are
-    trained and the last one is kept.
+    Every training row, the first of a user included, is a target once an epoch; sampled negatives
+    are targets only, and in no history. A target's history is all that came before it, or, of users
+    with more than max_length rows, what their stretch of max_length holds before it: a quarter of
+    that at least, in validation the half. Training stops by the AUC of the VALID rows; without any,
+    or if they hold one class only, all epochs are trained and the last one is kept.
 
     With a folder a checkpoint is written there after every epoch: the same call after a crash
     goes on from it and ends in the same weights as if never stopped. A checkpoint that is damaged
@@ -129,7 +129,7 @@ def train_alignment(
         weight_decay=settings.weight_decay,
         fused=True,  # one pass over the weights, of which a large catalogue's ids are the most
     )
-    length = settings.max_length
+    length = _rows_of(log, settings.max_length)
     training = Stretches.cover(log, train_rows, length, length // 4)
     validation = Stretches.cover(log, valid_rows, length, length // 2)
 
@@ -189,10 +189,10 @@ def _train_epoch(
     with _seeded(int(generator.integers(2**63)), device):
         for batch in tqdm(batches, desc=f"alignment {epoch}", leave=False, disable=not progress):
             rows, counted = stretches.rows(batch)
-            items, mask, labels = read_sequences(log, rows, device)
+            items, mask, labels, hidden = read_sequences(log, rows, device)
             targets = torch.from_numpy(counted).to(device)
             with torch.autocast(device.type, torch.bfloat16, enabled=half):
-                loss, parts = network.loss(items, mask, labels, targets)
+                loss, parts = network.loss(items, mask, labels, targets, hidden)
             # In one copy, for each is a wait for the GPU.
             values = torch.stack([loss.detach(), *parts.values()]).tolist()
             if not np.isfinite(values[0]):
@@ -258,8 +258,15 @@ def _seeded(seed: int, device: torch.device) -> Iterator[None]:
         yield
 
 
+def _rows_of(log: InteractionLog, behaviours: int) -> int:
+    """Rows that hold so many behaviours, with what was drawn for each."""
+    drawn = 0 if log.drawn is None else int(log.drawn.sum())
+    return behaviours * round(len(log) / max(1, len(log) - drawn))
+
+
 def _fingerprint(network: AlignmentNetwork, log: InteractionLog, settings: TrainingSettings) -> str:
     buffers = [buffer.cpu().numpy() for buffer in network.buffers()]
     columns = [log.users, log.items, log.labels, log.phases]
+    columns += [] if log.drawn is None else [log.drawn]
     weights = [(name, tuple(value.shape)) for name, value in network.state_dict().items()]
     return fingerprint(f"{network.settings}{weights}{settings}", columns + buffers)

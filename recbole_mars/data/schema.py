@@ -72,7 +72,8 @@ class InteractionLog:
     def fingerprint(self) -> str:
         """Hash of all columns: equal for equal interactions and splits."""
         digest = hashlib.sha256(f"{self.n_users} {self.n_items}".encode())
-        for column in (self.users, self.items, self.labels, self.times, self.phases):
+        drawn = [] if self.drawn is None else [self.drawn]
+        for column in (self.users, self.items, self.labels, self.times, self.phases, *drawn):
             digest.update(np.ascontiguousarray(column).tobytes())
         return digest.hexdigest()
 
@@ -83,6 +84,16 @@ class InteractionLog:
         names = ("users", "items", "labels", "times", "phases")
         done = {name: getattr(self, name)[~self.drawn] for name in names}
         return replace(self, **done, drawn=None)
+
+    def behaviour_rows(self) -> np.ndarray:
+        """Rows of this log that behaviours() keeps, ascending int64."""
+        return np.arange(len(self)) if self.drawn is None else np.flatnonzero(~self.drawn)
+
+    def behaviour_places(self) -> np.ndarray:
+        """Where each row stands in behaviours(), a sampled negative before the next, (N,) int64."""
+        if self.drawn is None:
+            return np.arange(len(self))
+        return np.cumsum(~self.drawn) - ~self.drawn
 
     def training_behaviours(self) -> np.ndarray:
         """(N,) bool: the rows of the training split that somebody did."""

@@ -43,11 +43,6 @@ class LabelChecks(Dataset):
         """Both classes must be observed by our models, and by stage 1 for any model."""
         sampled = self.config["train_neg_sample_args"]["distribution"] != "none"
         aligned, log = self._trains_stage_one(), self.histories.log
-        if aligned and log.drawn is not None:
-            raise ValueError(
-                "stage 1 needs observed labels, and fixed_negatives are drawn; set augmentation "
-                "to another than mars and mars_use_aligned: False"
-            )
         if not aligned and (sampled or not self.lean):
             return
         labels = np.unique(log.labels[log.phases == TRAIN])

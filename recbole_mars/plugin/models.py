@@ -169,7 +169,7 @@ class MARSAlign(CTRModel):
         """
         return export_embeddings(
             self.network,
-            dataset.log,
+            dataset.log.behaviours(),
             np.zeros(0, dtype=np.int64),
             np.flatnonzero(dataset.log.training_counts()),
             max_length=self.max_seq_length,

@@ -115,7 +115,7 @@ def aligned_items(
         align(dataset, config, network, features)
     exported = export_embeddings(
         network,
-        dataset.log,
+        dataset.log.behaviours(),
         nothing,
         nothing,
         max_length=config["MAX_ITEM_LIST_LENGTH"],
@@ -174,9 +174,11 @@ def retrieval_inputs(
 ) -> tuple[np.ndarray, np.ndarray, DonorPool]:
     """Query rows (Q,), query embeddings (Q, D) and the donors, by an aligned network.
 
+    A sampled negative is a query like the behaviour that it was drawn for, and is never lent.
+
     Raises ValueError if no user is high-active.
     """
-    log = dataset.log
+    log, behaviours = dataset.log, dataset.log.behaviours()
     groups = user_groups(log, config)
     donors = np.flatnonzero(groups == HIGH)
     if len(donors) == 0:
@@ -184,14 +186,15 @@ def retrieval_inputs(
             f"no high-active user: mars_high_share {config['mars_high_share']} of "
             f"{int((groups >= 0).sum())} users is none; raise it, or set augmentation: none"
         )
-    everything = np.arange(len(log))
-    targets = everything - log.offsets[log.users] >= config["min_history"]
+    places = log.behaviour_places()
+    targets = places - behaviours.offsets[log.users] >= config["min_history"]
     query_rows = np.flatnonzero((groups[log.users] == LOW) & targets)
+    asked, query_of = np.unique(places[query_rows], return_inverse=True)
 
     def export(rows: np.ndarray, users: np.ndarray) -> AlignmentExport:
         return export_embeddings(
             network,
-            log,
+            behaviours,
             rows,
             users,
             max_length=config["MAX_ITEM_LIST_LENGTH"],
@@ -200,13 +203,15 @@ def retrieval_inputs(
             progress=bool(config["show_progress"]),
         )
 
-    exported = export(query_rows, donors)
+    exported = export(asked, donors)
     queries = exported.query_embeddings
+    if len(asked) < len(query_rows):
+        queries = queries[query_of]
     if config["retrieval_scope"] == "user":
         askers = np.unique(log.users[query_rows])
         whole = export(np.zeros(0, dtype=np.int64), askers)
         queries = whole.donor_embeddings[np.searchsorted(askers, log.users[query_rows])]
-    lent = exported.donor_rows
+    lent = log.behaviour_rows()[exported.donor_rows]
     kept = log.labels[lent] > 0 if config["history"] == "positive" else slice(None)
     pool = DonorPool(
         exported.donor_users,

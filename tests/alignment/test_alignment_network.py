@@ -56,6 +56,20 @@ def reference(network: AlignmentNetwork, items: Tensor, labels: Tensor) -> tuple
     return torch.stack(logits), torch.stack(embeddings)
 
 
+@pytest.mark.parametrize("settings", VARIANTS)
+def test_what_is_hidden_is_a_target_only(make_network: Make, settings: dict[str, Any]) -> None:
+    """Each position is what it is behind the behaviours before it, which are not hidden."""
+    network = make_network(**settings).double().eval()
+    hidden = torch.tensor([[1, 0, 0, 1, 1, 0], [1, 1, 0, 0, 0, 0], [0, 0, 0, 0, 0, 0]]).bool()
+    output = network(ITEMS, MASK, LABELS, hidden)
+    for b, t in MASK.nonzero().tolist():
+        seen = ~hidden[b] & (torch.arange(6) < t)
+        seen[t] = True
+        alone = network(*(each[b : b + 1, seen] for each in (ITEMS, MASK, LABELS)))
+        for found, expected in zip(output, alone):
+            torch.testing.assert_close(found[b, t], expected[0, -1])
+
+
 def test_forward_equals_a_loop_over_positions(make_network: Make) -> None:
     network = make_network(history_labels=True).double()
     output = network(ITEMS, MASK, LABELS)

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -56,8 +57,12 @@ def test_shuffled_batches_differ_by_seed_and_keep_lengths_near() -> None:
 def test_sequences_are_read_and_padded(make_log: Callable[..., InteractionLog]) -> None:
     log = make_log([3, 4])
     rows = np.array([[0, 1, 2], [5, -1, -1]])
-    items, mask, labels = read_sequences(log, rows, torch.device("cpu"))
+    items, mask, labels, hidden = read_sequences(log, rows, torch.device("cpu"))
+    assert hidden is None
     assert items.tolist() == [log.items[:3].tolist(), [log.items[5], 0, 0]]
     assert mask.tolist() == [[True] * 3, [True, False, False]]
     assert labels.tolist() == [log.labels[:3].tolist(), [log.labels[5], 0, 0]]
     assert (items.dtype, labels.dtype) == (torch.int64, torch.float32)
+    drawn = replace(log, drawn=np.arange(len(log)) % 2 == 1)
+    hidden = read_sequences(drawn, rows, torch.device("cpu")).hidden
+    assert hidden.tolist() == [[False, True, False], [True, False, False]]

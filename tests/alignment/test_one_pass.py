@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -22,13 +23,14 @@ def loss_and_gradients(
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """Total loss of all stretches in one batch, and its gradient by every parameter."""
     rows, counted = stretches.rows(np.arange(len(stretches.starts)))
-    sequences = read_sequences(log, rows, torch.device("cpu"))
+    items, mask, labels, hidden = read_sequences(log, rows, torch.device("cpu"))
     network.zero_grad()
-    loss, _ = network.loss(*sequences, torch.from_numpy(counted))
+    loss, _ = network.loss(items, mask, labels, torch.from_numpy(counted), hidden)
     loss.backward()
     return loss.detach(), {name: p.grad.clone() for name, p in network.named_parameters()}
 
 
+@pytest.mark.parametrize("drawn", [False, True])
 @pytest.mark.parametrize(
     "settings",
     [
@@ -42,8 +44,11 @@ def test_one_pass_equals_one_sample_an_interaction(
     make_log: Callable[..., InteractionLog],
     make_network: Callable[..., AlignmentNetwork],
     settings: dict[str, Any],
+    drawn: bool,
 ) -> None:
     log, network = make_log(LENGTHS), make_network(**settings).double()
+    if drawn:
+        log = replace(log, drawn=log.labels == 0)
     together = Stretches.cover(log, log.phases == TRAIN, length=12, context=3)
     alone = together.one_per_target(np.arange(len(together.starts)))
     assert len(alone.starts) == np.sum(log.phases == TRAIN) > 4 * len(together.starts)

@@ -22,17 +22,29 @@ SEEN = {
 }  # by each real position of MASK
 
 
+HIDDEN = torch.tensor([[False, True, False, False], [True, False, False, False]])
+SEEN_BUT_HIDDEN = {
+    "inclusive": [[[0], [0, 1], [0, 2]], [[0]]],
+    "exclusive": [[[], [0], [0]], [[]]],
+    "full": [[[0, 2], [0, 1, 2], [0, 2]], [[0]]],
+}
+
+
+@pytest.mark.parametrize("hidden", [None, HIDDEN])
 @pytest.mark.parametrize("rule", SEEN)
-def test_who_sees_whom(rule: str) -> None:
+def test_who_sees_whom(rule: str, hidden: torch.Tensor | None) -> None:
     everyone = torch.eye(4, dtype=torch.float64).expand(2, 4, 4)
-    weights = attend(random(2, 4, 4), random(2, 4, 4, seed=1), everyone, MASK, rule)
-    for b, seen in enumerate(SEEN[rule]):
+    queries, keys = random(2, 4, 4), random(2, 4, 4, seed=1)
+    weights = attend(queries, keys, everyone, MASK, rule, hidden=hidden)
+    for b, seen in enumerate((SEEN if hidden is None else SEEN_BUT_HIDDEN)[rule]):
         assert [row.nonzero().flatten().tolist() for row in weights[b, : len(seen)]] == seen
 
 
 def test_an_unknown_rule_is_refused() -> None:
     with pytest.raises(ValueError, match=r"rule must be .*, got 'causal'"):
         attend(*random(3, 2, 4, 3), MASK, "causal")
+    with pytest.raises(ValueError, match=r"rule must be .*, got 'causal'"):
+        attend(*random(3, 2, 4, 3), MASK, "causal", hidden=HIDDEN)
 
 
 def test_padding_before_a_real_position_is_refused() -> None:

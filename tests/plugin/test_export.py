@@ -65,6 +65,7 @@ CASES: dict[str, dict[str, Any]] = {
     "BST": {"model": "BST", "augmentation": "mars"},
     "GRU4RecCTR": {"model": "GRU4RecCTR"},
     "clicks only": {"augmentation": "none", "threshold": None, "fixed_negatives": 2},
+    "clicks only, augmented": {"threshold": None, "fixed_negatives": 2},
     "AveragePooling": {"model": "AveragePooling"},
 }
 

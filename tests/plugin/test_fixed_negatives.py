@@ -8,7 +8,7 @@ from recbole.config import Config
 from recbole.data import create_dataset, data_preparation
 from recbole.quick_start import run_recbole
 
-from recbole_mars.data import TEST, VALID
+from recbole_mars.data import TEST, TRAIN, VALID
 from recbole_mars.plugin.dataset import ROW_FIELD
 from recbole_mars.plugin.metrics import cold_items
 
@@ -87,6 +87,36 @@ def test_models_train_on_them(tiny, model):
     assert 0 < result["test_result"]["auc"] < 1
 
 
+@pytest.mark.parametrize("scope", ["behaviour", "user"])
+@pytest.mark.parametrize("changes", [{}, {"mars_donor_time": "before"}])
+def test_they_borrow_what_their_click_borrows(tiny, scope, changes):
+    """And nobody borrows them, nor learns from them whom to ask."""
+    asked = {"augmentation": "mars", "retrieval_scope": scope, "mars_theta": 0.0, **changes}
+    _, (train, valid, test) = prepared(tiny, **asked)
+    log = train._dataset.log
+    borrowing = 0
+    for loader in (train, valid, test):
+        found = everything(loader)
+        n, width = len(found) // 3, found["item_id_list"].shape[1]
+        for name in ("borrowed_length", "item_length"):
+            each = found[name].reshape(n, 3)
+            assert (each == each[:, 2:]).all()
+        items = found["item_id_list"].reshape(n, 3, width)
+        assert (items == items[:, 2:]).all()
+        borrowing += int((found["borrowed_length"] > 0).sum())
+    assert borrowing > 0
+    table = train._dataset.histories.augmenter._values
+    assert len(table)
+    assert not log.drawn[table].any()
+    assert (log.phases[table] == TRAIN).all()
+
+
+def test_stage_one_as_a_model(tiny):
+    settings = {**tiny, "metrics": ["AUC"], "valid_metric": "AUC", "fixed_negatives": 1}
+    result = run_recbole("MARSAlign", "world", config_dict={**settings, "augmentation": "none"})
+    assert 0 < result["test_result"]["auc"] < 1
+
+
 def test_rows_of_the_matrix_are_clicks(tiny):
     data, (train, *_) = prepared(tiny)
     plain, (plain_train, *_) = prepared(tiny, **SAMPLED_BY_RECBOLE)
@@ -102,8 +132,6 @@ def test_rows_of_the_matrix_are_clicks(tiny):
         ({"fixed_negatives": True}, "fixed_negatives must be a whole number"),
         ({"fixed_negatives_by": "chance"}, "fixed_negatives_by must be"),
         ({"threshold": {"rating": 4}}, r"\d+ of \d+ are labelled 0; set threshold"),
-        ({"augmentation": "mars"}, "stage 1 needs observed labels"),
-        ({"model": "DMAE", "mars_use_aligned": True}, "stage 1 needs observed labels"),
         ({"mars_agreement": True}, "mars_agreement needs observed labels"),
         ({"train_neg_sample_args": {"distribution": "uniform", "sample_num": 1}}, "draws more"),
         ({"eval_args": {"mode": "uni10"}}, "valid_neg_sample_args draws more"),
