@@ -2,7 +2,7 @@
 
     python benchmarks/feature_storage.py --data_path DIR --seeds 5
 
-DMAE and UniSRec on ml-100k, leave-one-out, with DIR/ml-100k/features, trained on float32; then the
+DMAE and DIMO on ml-100k, leave-one-out, with DIR/ml-100k/features, trained on float32; then the
 test set is scored with feature_storage float16 and int8, too. Recorded runs are not run again.
 """
 
@@ -26,7 +26,7 @@ from recbole_mars.ctr.frozen_rows import FrozenRows
 from recbole_mars.evaluation import auc, paired_t_test
 
 RESULTS = Path(__file__).parent / "results"
-MODELS = ("DMAE", "UniSRec")
+MODELS = ("DMAE", "DIMO")
 
 
 def measured(model: str, data_path: Path, output: Path, seed: int) -> dict[str, list[float]]:
@@ -100,7 +100,8 @@ def main() -> None:
         "",
         f"Seeds 2020 to {2019 + args.seeds}, paired t tests; one scale an item is counted.",
         "",
-        f"```\npython benchmarks/feature_storage.py --data_path DIR --seeds {args.seeds}\n```",
+        "```\nOMP_NUM_THREADS=1 python benchmarks/feature_storage.py --data_path DIR "
+        f"--seeds {args.seeds}\n```",
         "",
         f"Commit {facts['commit']}, {date.today()}, torch {facts['torch']}.",
     ]
