@@ -73,7 +73,7 @@ def test_what_lies_under_the_padding_is_not_read(small, name):
 @pytest.mark.parametrize("name", CTR_MODELS)
 def test_gradients_reach_every_weight_and_no_feature(small, name):
     model, train, _ = made(small, name)
-    features = {n: b.clone() for n, b in model.named_buffers() if n.endswith("vectors")}
+    features = {n: b.clone() for n, b in model.named_buffers() if n.endswith("vectors.kept")}
     assert bool(features) == (name in MULTIMODAL)
     optimizer = torch.optim.Adam(model.parameters(), lr=0.1)
     for batch in train:
@@ -122,7 +122,7 @@ def test_a_checkpoint_gives_the_same_scores(small, name):
     result = run_recbole(name, "world", config_dict=small)
     (file,) = Path("saved").glob(f"{name}-*.pth")
     state = torch.load(file, weights_only=False)["state_dict"]
-    assert not [key for key in state if key.endswith(("vectors", "table", "present"))]
+    assert not [key for key in state if key.endswith(("kept", "scales", "table", "present"))]
     _, model, _, _, _, test = load_data_and_model(str(file))
     model.eval()
     labels, scores = [], []
