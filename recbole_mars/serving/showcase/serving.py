@@ -80,8 +80,9 @@ def serve_showcase(
             tell(f"Service    {address}\n")
             tell_answers(address, tell)
             if not once:
+                ended = _signals()
                 tell(f"Page       {address}/\n           Ctrl-C ends it.")
-                _wait_for_signal()
+                ended.wait()
 
 
 @contextmanager
@@ -112,9 +113,9 @@ def _place_of(model: Path, folder: Path) -> Path:
     return folder / name
 
 
-def _wait_for_signal() -> None:
-    """Until Ctrl-C or SIGTERM."""
+def _signals() -> threading.Event:
+    """What Ctrl-C or SIGTERM sets from now on."""
     ended = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda number, frame: ended.set())
-    ended.wait()
+    return ended

@@ -163,12 +163,16 @@ class StateFolder:
     def _write(self, tensors: Mapping[str, Tensor], name: str) -> str:
         aside = self.folder / f".{name}"
         try:
-            save_tensors(tensors, aside)
-            sync(aside)
-            os.replace(aside, self.folder / name)
+            # A folder, for safetensors has files of its own beside the one it writes.
+            shutil.rmtree(aside, ignore_errors=True)
+            aside.mkdir()
+            save_tensors(tensors, aside / name)
+            sync(aside / name)
+            os.replace(aside / name, self.folder / name)
         except OSError as error:
-            aside.unlink(missing_ok=True)
             raise OSError(f"{self.folder / name} cannot be written: {error}") from error
+        finally:
+            shutil.rmtree(aside, ignore_errors=True)
         sync(self.folder)
         return name
 
@@ -176,7 +180,9 @@ class StateFolder:
         """Remove what no state names: of earlier ones, and of commits that were cut short."""
         file = self.progress.file if self.progress else ""
         base = self.progress.base if self.progress else ""
-        for path in [*self.folder.glob("step-*"), *self.folder.glob(".step-*")]:
+        for path in self.folder.glob(".step-*"):
+            shutil.rmtree(path, ignore_errors=True)
+        for path in self.folder.glob("step-*"):
             if path.name != file:
                 path.unlink(missing_ok=True)
         for path in (self.folder / _BASES).glob("*"):
