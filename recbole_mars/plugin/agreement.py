@@ -13,10 +13,16 @@ from filelock import FileLock
 from recbole.config import Config
 
 from recbole_mars import __version__
-from recbole_mars.agreement import AGREEMENT_COLUMNS, FittedAgreement, agree
+from recbole_mars.agreement import (
+    ClickAgreementSettings,
+    FittedAgreement,
+    FittedClickAgreement,
+    agree,
+    agree_on_clicks,
+)
 from recbole_mars.data import load_columns, save_columns
 from recbole_mars.plugin.distributed import first_process_first
-from recbole_mars.plugin.settings import agreement_settings
+from recbole_mars.plugin.settings import agreement_columns, agreement_settings
 
 if TYPE_CHECKING:
     from recbole_mars.plugin.dataset import MultimodalDataset
@@ -27,7 +33,8 @@ _COLUMNS, _FITTED = "columns", "fitted"  # folders of one data set's agreement
 
 
 def prepare_agreement(dataset: MultimodalDataset, config: Config) -> np.ndarray:
-    """What is to be expected of each row of the log, (N, 5) float32, see AGREEMENT_COLUMNS.
+    """What is to be expected of each row of the log, (N, 5) float32, see AGREEMENT_COLUMNS; with
+    fixed_negatives (N, 17), see CLICK_COLUMNS.
 
     Each column has mean 0 and variance 1 over the training rows; one that is constant there is
     only centred.
@@ -37,7 +44,9 @@ def prepare_agreement(dataset: MultimodalDataset, config: Config) -> np.ndarray:
     return _prepared(dataset, config)[0]
 
 
-def fitted_agreement(dataset: MultimodalDataset, config: Config) -> FittedAgreement:
+def fitted_agreement(
+    dataset: MultimodalDataset, config: Config
+) -> FittedAgreement | FittedClickAgreement:
     """What gives the same for pairs that are in no log, as an online service needs it.
 
     It is kept with what prepare_agreement gives, and like this called in all processes of a run.
@@ -45,10 +54,16 @@ def fitted_agreement(dataset: MultimodalDataset, config: Config) -> FittedAgreem
     return _prepared(dataset, config)[1]
 
 
-def _prepared(dataset: MultimodalDataset, config: Config) -> tuple[np.ndarray, FittedAgreement]:
+def _prepared(
+    dataset: MultimodalDataset, config: Config
+) -> tuple[np.ndarray, FittedAgreement | FittedClickAgreement]:
     features = _features(dataset)
     opinions = dataset.histories.opinions
-    settings = agreement_settings(config)
+    settings, names = agreement_settings(config), agreement_columns(config)
+    clicks = isinstance(settings, ClickAgreementSettings)
+    kind: type[FittedAgreement | FittedClickAgreement] = (
+        FittedClickAgreement if clicks else FittedAgreement
+    )
     digest = hashlib.sha256(dataset.log.fingerprint().encode())
     digest.update(json.dumps([__version__, str(settings), sorted(features)]).encode())
     for part in (opinions, *features.values()):
@@ -59,20 +74,23 @@ def _prepared(dataset: MultimodalDataset, config: Config) -> tuple[np.ndarray, F
     with first_process_first(), FileLock(f"{folder}.lock"):
         if folder.is_dir():
             try:
-                fitted = FittedAgreement.load(folder / _FITTED)
+                fitted = kind.load(folder / _FITTED)
                 columns, _ = load_columns(folder / _COLUMNS)
             except ValueError as error:
                 dataset.logger.warning(f"{error}: computed anew")
                 shutil.rmtree(folder, ignore_errors=True)
             else:
                 _tell(dataset, fitted)
-                return np.stack([columns[name] for name in AGREEMENT_COLUMNS], axis=1), fitted
-        found = agree(
-            dataset.log, opinions, features, settings, progress=bool(config["show_progress"])
+                return np.stack([columns[name] for name in names], axis=1), fitted
+        progress = bool(config["show_progress"])
+        found = (
+            agree_on_clicks(dataset.log, features, settings, progress=progress)
+            if isinstance(settings, ClickAgreementSettings)
+            else agree(dataset.log, opinions, features, settings, progress=progress)
         )
         table = found.standardised()
         found.fitted.save(folder / _FITTED)
-        save_columns(folder / _COLUMNS, dict(zip(AGREEMENT_COLUMNS, table.T)), {})
+        save_columns(folder / _COLUMNS, dict(zip(names, table.T)), {})
         _tell(dataset, found.fitted)
         return table, found.fitted
 
@@ -92,6 +110,8 @@ def _features(dataset: MultimodalDataset) -> dict[str, np.ndarray]:
     return found
 
 
-def _tell(dataset: MultimodalDataset, fitted: FittedAgreement) -> None:
+def _tell(dataset: MultimodalDataset, fitted: FittedAgreement | FittedClickAgreement) -> None:
+    if isinstance(fitted, FittedClickAgreement):
+        return
     shown = ", ".join(f"{name} {weight:.3g}" for name, weight in fitted.weights.items())
     dataset.logger.info(f"agreement: weights of the kernel: {shown}")

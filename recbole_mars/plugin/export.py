@@ -9,7 +9,7 @@ import numpy as np
 from recbole.config import Config
 
 from recbole_mars import __version__
-from recbole_mars.agreement import FittedAgreement
+from recbole_mars.agreement import FittedAgreement, FittedClickAgreement
 from recbole_mars.alignment import AlignmentNetwork
 from recbole_mars.ctr import NETWORKS, Modality
 from recbole_mars.data import TRAIN
@@ -134,6 +134,7 @@ def _trained_model(
         retrieval = retrieval_settings(config, is_temporal(config))
         cosine = stored_prefixes(dataset, config, dataset.item_features()).threshold
         features = {**_stage_one_features(dataset), **features}
+    kind = "opinions" if dataset.log.drawn is None else "clicks"
     settings = ModelSettings(
         network=name,
         din=din_settings(config),
@@ -144,7 +145,7 @@ def _trained_model(
         alignment=None if alignment is None else alignment.settings,
         retrieval=retrieval,
         threshold=float(cosine),
-        agreement=bool(config["mars_agreement"]),
+        agreement=kind if config["mars_agreement"] else "",
         requests=_requests(config, dataset),
         dataset=dataset.dataset_name,
         feature_storage=config["feature_storage"],
@@ -194,7 +195,9 @@ def _requests(config: Config, dataset: MultimodalDataset) -> RequestSettings:
 
 
 def _known_world(
-    config: Config, dataset: MultimodalDataset, agreement: FittedAgreement | None
+    config: Config,
+    dataset: MultimodalDataset,
+    agreement: FittedAgreement | FittedClickAgreement | None,
 ) -> KnownWorld:
     log, opinions = dataset.log.behaviours(), dataset.histories.opinions
     if dataset.log.drawn is not None:

@@ -75,16 +75,19 @@ class LabelChecks(Dataset):
 
     def _refuse_sampling(self) -> None:
         if self.histories.log.drawn is not None:
-            raise ValueError(
-                "mars_agreement needs observed labels, and fixed_negatives are drawn; set "
-                "mars_agreement: False"
-            )
+            if self.config["opinion_field"] is not None:
+                raise ValueError(
+                    "with fixed_negatives agreement is of clicks, which hold no opinions, and "
+                    f"opinion_field is {self.config['opinion_field']!r}; set it to ~"
+                )
+            return
         for phase in PHASE_NAMES.values():
             key = f"{phase}_neg_sample_args"
             if self.config[key]["distribution"] != "none":
                 raise ValueError(
                     f"mars_agreement needs observed labels, and {key} samples negatives, of which "
-                    "nothing is known; set train_neg_sample_args: ~ and eval_args' mode: labeled"
+                    "nothing is known; set train_neg_sample_args: ~ and eval_args' mode: labeled, "
+                    "and fixed_negatives for data of clicks only"
                 )
 
     def _trains_stage_one(self) -> bool:

@@ -8,7 +8,12 @@ from typing import Any, TypeVar
 
 from recbole.config import Config
 
-from recbole_mars.agreement import AGREEMENT_COLUMNS, AgreementSettings
+from recbole_mars.agreement import (
+    AGREEMENT_COLUMNS,
+    CLICK_COLUMNS,
+    AgreementSettings,
+    ClickAgreementSettings,
+)
 from recbole_mars.alignment import AlignmentSettings, TrainingSettings
 from recbole_mars.augmentation import (
     BASRecSettings,
@@ -39,6 +44,7 @@ from recbole_mars.plugin.config import OBJECTIVES
 
 __all__ = [
     "OWN_SETTINGS",
+    "agreement_columns",
     "agreement_settings",
     "alignment_settings",
     "basrec_settings",
@@ -105,6 +111,7 @@ _RETRIEVAL = {
     "max_length": "MAX_ITEM_LIST_LENGTH",
 }
 _AGREEMENT = {"factors": "mars_agreement_factors", "max_length": "mars_agreement_length"}
+_CLICK_AGREEMENT = {**_AGREEMENT, "counts": "mars_agreement_counts"}
 _RANDOM = {"items": "random_items"}
 _RANDOM_SEQ = {"items": "random_seq_items"}
 _REPPAD = {"repeats": "reppad_repeats", "delimiter": "reppad_delimiter"}
@@ -207,8 +214,15 @@ def alignment_settings(config: Config) -> AlignmentSettings:
     return _build(AlignmentSettings, _ALIGNMENT, config)
 
 
-def agreement_settings(config: Config) -> AgreementSettings:
+def agreement_columns(config: Config) -> tuple[str, ...]:
+    """What agreement tells of a target: of opinions, or of clicks where there is nothing else."""
+    return CLICK_COLUMNS if config["fixed_negatives"] else AGREEMENT_COLUMNS
+
+
+def agreement_settings(config: Config) -> AgreementSettings | ClickAgreementSettings:
     """How agreement is computed."""
+    if config["fixed_negatives"]:
+        return _build(ClickAgreementSettings, _CLICK_AGREEMENT, config, seed=config["seed"])
     return _build(AgreementSettings, _AGREEMENT, config, seed=config["seed"])
 
 
@@ -278,7 +292,7 @@ def basrec_settings(config: Config) -> BASRecSettings:
 def din_settings(config: Config) -> DINSettings:
     """Stage 2's CTR model."""
     marked = config["mars_mark_borrowed"] and config["augmentation"] != "none"
-    width = len(AGREEMENT_COLUMNS) if config["mars_agreement"] else 0
+    width = len(agreement_columns(config)) if config["mars_agreement"] else 0
     return _build(DINSettings, _DIN, config, mark_borrowed=marked, context_width=width)
 
 

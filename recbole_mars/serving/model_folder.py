@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from torch import Tensor, nn
 
-from recbole_mars.agreement import FittedAgreement
+from recbole_mars.agreement import AGREEMENTS, FittedAgreement, FittedClickAgreement
 from recbole_mars.alignment import AlignmentNetwork, AlignmentSettings
 from recbole_mars.augmentation import RetrievalSettings
 from recbole_mars.ctr import (
@@ -82,8 +82,8 @@ class ModelSettings:
     describe_table; users is None for a model without users' own features.
     modalities: names of those that the network reads. alignment: stage 1, None without
     augmentation. retrieval, threshold: how histories are augmented, and the cosine that theta came
-    to. agreement: whether the network reads it. dataset: the name, for whoever reads the file.
-    feature_storage: what the network keeps of its modalities in memory, see FrozenRows.
+    to. agreement: of AGREEMENTS, "" if the network reads none. dataset: the name, for whoever reads
+    the file. feature_storage: what the network keeps of its modalities in memory, see FrozenRows.
     """
 
     network: str
@@ -95,7 +95,7 @@ class ModelSettings:
     alignment: AlignmentSettings | None
     retrieval: RetrievalSettings | None
     threshold: float
-    agreement: bool
+    agreement: str
     requests: RequestSettings
     dataset: str = ""
     feature_storage: str = "float32"
@@ -112,6 +112,8 @@ class ModelSettings:
                 raise ValueError(f"its format must be {_FORMAT}")
             if found["network"] not in NETWORKS:
                 raise ValueError(f"network {found['network']!r} is unknown")
+            if found["agreement"] and found["agreement"] not in AGREEMENTS:
+                raise ValueError(f"agreement {found['agreement']!r} is unknown")
             own = NETWORKS[found["network"]].settings
             kinds: dict[str, Any] = {
                 "din": DINSettings,
@@ -142,7 +144,7 @@ class TrainedModel:
     settings: ModelSettings
     network: nn.Module
     alignment: AlignmentNetwork | None
-    agreement: FittedAgreement | None
+    agreement: FittedAgreement | FittedClickAgreement | None
     items: TokenTable
     columns: dict[str, Tensor] = field(default_factory=dict)
     features: dict[str, Modality] = field(default_factory=dict)
@@ -159,7 +161,7 @@ class TrainedModel:
         """
         found = np.asarray(values, dtype=np.float64)
         fitted = self.agreement
-        if fitted is None or self.settings.requests.opinions != "value":
+        if not isinstance(fitted, FittedAgreement) or self.settings.requests.opinions != "value":
             return np.ones(len(found), dtype=bool)
         return np.abs(found - fitted.opinion_mean) <= _SPREADS * fitted.opinion_spread
 
@@ -211,7 +213,8 @@ class TrainedModel:
             arrays = [x for m in given for x in ((m.vectors, m.present) if m else (None, None))]
             alignment = AlignmentNetwork(settings.alignment, len(tokens) + 1, *arrays)
             _fill(alignment, folder / "alignment.safetensors")
-        agreement = FittedAgreement.load(folder / "agreement") if settings.agreement else None
+        kind = AGREEMENTS.get(settings.agreement)
+        agreement = None if kind is None else kind.load(folder / "agreement")
         return cls(settings, network, alignment, agreement, tokens, columns, features)
 
 

@@ -15,6 +15,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
+from recbole_mars.agreement import FittedClickAgreement
 from recbole_mars.alignment import pooled_user_embedding
 from recbole_mars.ctr import History, score_candidates
 from recbole_mars.evaluation import LOW
@@ -46,7 +47,7 @@ class Prepared:
     """A request as the network reads it.
 
     items, labels: (L,) the augmented history. borrowed: what it begins with, None where nothing was
-    asked for. context: (C, 5) agreement, or None.
+    asked for. context: (C, width) agreement, or None.
     """
 
     request: Request
@@ -57,7 +58,7 @@ class Prepared:
 
 
 class NetworkInput(NamedTuple):
-    """What a network is called with. targets, users: (B,) ids. context: (B, 5), or None."""
+    """What a network is called with. targets, users: (B,) ids. context: (B, width), or None."""
 
     history: History
     targets: torch.Tensor
@@ -205,6 +206,10 @@ class Scorer:
         fitted, record = self.model.agreement, request.record
         if fitted is None:
             return None
+        if isinstance(fitted, FittedClickAgreement):
+            return fitted.expect(
+                record.items, request.candidates, record.fold, record.seen, request.time
+            )
         return fitted.expect(
             record.items,
             record.opinions,

@@ -144,6 +144,7 @@ KEYS: dict[str, tuple[Any, set[str]]] = {
 }
 # These are read where they act, and tested there.
 ELSEWHERE = {
+    "mars_agreement_counts",
     "mars_agreement",
     "mars_low_share",
     "mars_high_share",

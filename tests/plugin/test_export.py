@@ -65,6 +65,13 @@ CASES: dict[str, dict[str, Any]] = {
     "BST": {"model": "BST", "augmentation": "mars"},
     "GRU4RecCTR": {"model": "GRU4RecCTR"},
     "clicks only": {"augmentation": "none", "threshold": None, "fixed_negatives": 2},
+    "agreement on clicks": {
+        "threshold": None,
+        "fixed_negatives": 2,
+        "mars_agreement": True,
+        "mars_agreement_factors": 3,
+        "mars_agreement_length": 7,
+    },
     "clicks only, augmented": {"threshold": None, "fixed_negatives": 2},
     "AveragePooling": {"model": "AveragePooling"},
 }

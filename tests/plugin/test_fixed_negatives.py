@@ -132,7 +132,10 @@ def test_rows_of_the_matrix_are_clicks(tiny):
         ({"fixed_negatives": True}, "fixed_negatives must be a whole number"),
         ({"fixed_negatives_by": "chance"}, "fixed_negatives_by must be"),
         ({"threshold": {"rating": 4}}, r"\d+ of \d+ are labelled 0; set threshold"),
-        ({"mars_agreement": True}, "mars_agreement needs observed labels"),
+        (
+            {"mars_agreement": True, "opinion_field": "timestamp"},
+            "agreement is of clicks, which hold no opinions, and opinion_field is 'timestamp'",
+        ),
         ({"train_neg_sample_args": {"distribution": "uniform", "sample_num": 1}}, "draws more"),
         ({"eval_args": {"mode": "uni10"}}, "valid_neg_sample_args draws more"),
     ],

@@ -115,7 +115,7 @@ def _model(seed: int) -> TrainedModel:
             strategy="top_k", candidates=3, theta=-1.0, theta_kind="cosine", max_length=6
         ),
         threshold=-1.0,
-        agreement=False,
+        agreement="",
         requests=RequestSettings(
             max_length=6, like_from=4.0, opinions="value", low_up_to=3, kept=20
         ),

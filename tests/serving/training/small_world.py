@@ -101,7 +101,7 @@ def write_model(
             alignment=None if alignment is None else alignment.settings,
             retrieval=RetrievalSettings(max_length=6, center=False) if augmented else None,
             threshold=-1.0,
-            agreement=agreement,
+            agreement="opinions" if agreement else "",
             requests=RequestSettings(
                 max_length=6,
                 history=history,
