@@ -16,7 +16,14 @@ from recbole.data import create_dataset, data_preparation
 from recbole.quick_start import run_recbole
 
 from recbole_mars import MARS
-from recbole_mars.agreement import AGREEMENT_COLUMNS, AgreementSettings, agree
+from recbole_mars.agreement import (
+    AGREEMENT_COLUMNS,
+    CLICK_COLUMNS,
+    AgreementSettings,
+    ClickAgreementSettings,
+    agree,
+    agree_on_clicks,
+)
 from recbole_mars.data import TEST, TRAIN
 from recbole_mars.plugin.agreement import fitted_agreement
 from recbole_mars.plugin.dataset import AGREEMENT_FIELD, OPINION_FIELD, ROW_FIELD
@@ -88,6 +95,46 @@ def test_the_model_reads_it(agreeing) -> None:
     assert MARS(train.config, train._dataset).din.settings.context_width == 0
     assert AGREEMENT_FIELD not in train._dataset[[0, 1]]
     assert data.histories.agreement.shape == (len(data.log), len(AGREEMENT_COLUMNS))
+
+
+# -- clicks only -------------------------------------------------------------------------------
+
+CLICKS = {"fixed_negatives": 2, "threshold": None, "mars_agreement_length": 9}
+
+
+def test_of_clicks_it_has_columns_of_its_own(agreeing) -> None:
+    data, (train, _, test) = prepared(agreeing, **CLICKS)
+    expected = agree_on_clicks(
+        data.log, {}, ClickAgreementSettings(3, max_length=9, seed=data.config["seed"])
+    )
+    np.testing.assert_array_equal(data.histories.agreement, expected.standardised())
+    model = MARS(train.config, train._dataset)
+    assert model.din.settings.context_width == len(CLICK_COLUMNS)
+    rows = test._dataset.inter_feat[ROW_FIELD].numpy()
+    batch = test._dataset[list(range(len(rows)))]
+    np.testing.assert_array_equal(batch[AGREEMENT_FIELD], data.histories.agreement[rows])
+    assert set(batch["label"].tolist()) == {0.0, 1.0}
+
+
+def test_counts_of_clicks_may_be_left_out(agreeing) -> None:
+    with_counts = table_of(agreeing, **CLICKS)
+    without = table_of(agreeing, **CLICKS, mars_agreement_counts=False)
+    assert with_counts[:, -4:].any()
+    assert not without[:, -4:].any()
+    np.testing.assert_array_equal(with_counts[:, :-4], without[:, :-4])
+    assert len(kept()) == 2
+
+
+def test_that_of_clicks_is_kept_on_disk_too(agreeing, caplog) -> None:
+    first = table_of(agreeing, **CLICKS)
+    (folder,) = kept()
+    stamps = {path: path.stat().st_mtime_ns for path in folder.rglob("*") if path.is_file()}
+    np.testing.assert_array_equal(table_of(agreeing, **CLICKS), first)
+    assert stamps == {path: path.stat().st_mtime_ns for path in stamps}
+    (folder / "fitted" / "0.npy").unlink()
+    with caplog.at_level(logging.WARNING):
+        np.testing.assert_array_equal(table_of(agreeing, **CLICKS), first)
+    assert "computed anew" in caplog.text
 
 
 # -- rows --------------------------------------------------------------------------------------

@@ -94,7 +94,14 @@ def test_every_augmentation(small, name, augmentation):
 
 
 @pytest.mark.parametrize("name", CTR_MODELS)
-@pytest.mark.parametrize("changes", [{"mars_agreement": True}, {"history_labels": False}])
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"mars_agreement": True},
+        {"history_labels": False},
+        {"fixed_negatives": 1, "threshold": None, "mars_agreement": True},
+    ],
+)
 def test_agreement_and_plain_histories(small, name, changes):
     result = run_recbole(name, "world", config_dict={**small, **changes})
     assert 0 < result["test_result"]["auc"] < 1
