@@ -9,7 +9,7 @@ import torch
 from recbole.config import Config
 from recbole.data.dataset import Dataset
 
-from recbole_mars.data import draw_negatives
+from recbole_mars.data import NEGATIVES_BY, draw_negatives
 from recbole_mars.plugin.histories import Histories
 from recbole_mars.plugin.log_rows import LogRows
 
@@ -33,8 +33,8 @@ class FixedNegatives(Dataset):
         count, by = config["fixed_negatives"], config["fixed_negatives_by"]
         if not isinstance(count, int) or isinstance(count, bool) or count < 0:
             raise ValueError(f"fixed_negatives must be a whole number >= 0, got {count!r}")
-        if by not in ("uniform", "popularity"):
-            raise ValueError(f"fixed_negatives_by must be 'uniform' or 'popularity', got {by!r}")
+        if by not in NEGATIVES_BY:
+            raise ValueError(f"fixed_negatives_by must be one of {NEGATIVES_BY}, got {by!r}")
         for key in _SAMPLING if count else ():
             if config[key]["distribution"] != "none":
                 raise ValueError(
@@ -54,7 +54,9 @@ class FixedNegatives(Dataset):
                 f"take all as positive (now {self.config['threshold']}), or fixed_negatives: 0"
             )
         users, items = columns[self.uid_field].numpy(), columns[self.iid_field]
-        found = draw_negatives(users, items.numpy(), count, self.config["fixed_negatives_by"])
+        times = columns[self.time_field].numpy()
+        by = self.config["fixed_negatives_by"]
+        found = draw_negatives(users, items.numpy(), count, by, times)
         for name, values in columns.items():
             columns[name] = values.repeat_interleave(count + 1, dim=0)
         drawn = (torch.arange(len(columns[self.iid_field])) + 1) % (count + 1) != 0

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from recbole_mars.data import draw_negatives
+from recbole_mars.data import NEGATIVES_BY, draw_negatives
 
 
 def log(n_users=300, n_items=40, seed=0):
@@ -14,15 +14,16 @@ def log(n_users=300, n_items=40, seed=0):
     return np.array(pairs).T
 
 
-@pytest.mark.parametrize("by", ["uniform", "popularity"])
+@pytest.mark.parametrize("by", NEGATIVES_BY)
 def test_negatives_are_items_that_their_user_never_met(by):
     users, items = log()
     met = set(zip(users.tolist(), items.tolist()))
-    found = draw_negatives(users, items, 3, by)
+    times = np.random.default_rng(1).random(len(users))
+    found = draw_negatives(users, items, 3, by, times)
     assert found.shape == (len(users), 3)
     assert set(found.ravel()) <= set(items.tolist())
     assert not met & set(zip(np.repeat(users, 3).tolist(), found.ravel().tolist()))
-    assert np.array_equal(found, draw_negatives(users, items, 3, by))
+    assert np.array_equal(found, draw_negatives(users, items, 3, by, times))
 
 
 def test_uniform_takes_items_alike_and_popularity_as_they_occur():
@@ -36,6 +37,23 @@ def test_uniform_takes_items_alike_and_popularity_as_they_occur():
     assert np.mean(popular == 1) == pytest.approx(100 / 101, abs=0.01)
 
 
+def test_by_moment_takes_what_others_click_around_the_time():
+    """Each item has a hundred days of its own; users come and go as they like."""
+    rng = np.random.default_rng(0)
+    times = rng.permutation(20_000) / 10
+    items = (times // 100).astype(int) * 2 + 1 + rng.integers(0, 2, len(times))
+    users = np.arange(1, len(times) + 1)
+    found = draw_negatives(users, items, 5, "moment", times)
+    assert (found != items[:, None]).all()
+    near = np.abs((found - 1) // 2 - (items[:, None] - 1) // 2)
+    assert (near <= 1).all()  # half a percent is ten days
+    assert (near == 0).mean() > 0.9
+    inside = (times % 100 > 10) & (times % 100 < 90)
+    assert (near[inside] == 0).all()
+    ends = (times < 5) | (times >= 1995)
+    assert (near[ends] == 0).all()
+
+
 def test_a_user_who_met_all_but_an_unpopular_item_gets_that_one():
     users = np.r_[np.repeat(np.arange(1, 2001), 2), 2001, 2002, 2003]
     items = np.r_[np.tile([1, 2], 2000), 1, 3, 4]
@@ -47,7 +65,9 @@ def test_a_user_who_met_every_item_is_named():
         draw_negatives(np.array([7, 7, 8]), np.array([1, 2, 1]), 1)
 
 
-@pytest.mark.parametrize("wrong", [{"count": 0}, {"count": 1, "by": "chance"}])
+@pytest.mark.parametrize(
+    "wrong", [{"count": 0}, {"count": 1, "by": "chance"}, {"count": 1, "by": "moment"}]
+)
 def test_wrong_arguments_are_refused(wrong):
-    with pytest.raises(ValueError, match="must be"):
+    with pytest.raises(ValueError, match=r"must be|needs times"):
         draw_negatives(np.array([1, 2]), np.array([1, 2]), **wrong)

@@ -75,6 +75,8 @@ def test_they_are_the_same_for_every_seed_and_model(tiny):
             int((first.log.phases == phase).sum()) for phase in (VALID, TEST)
         ]
     popular, _ = prepared(tiny, fixed_negatives_by="popularity")
+    moment, _ = prepared(tiny, fixed_negatives_by="moment")
+    assert (moment.log.items != popular.log.items).any()
     assert not np.array_equal(first.log.items, popular.log.items)
 
 
