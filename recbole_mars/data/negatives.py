@@ -23,7 +23,8 @@ def draw_negatives(
 
     users, items: (N,) int64, the interactions. by: "uniform" draws each item that occurs in them
     alike, "popularity" as often as it occurs, "moment" as often as it occurs in the hundredth of
-    all interactions around the same time. times: (N,), for "moment". Returns (N, count) int64; equal for equal input. An item may be drawn for several interactions of a user.
+    all interactions around the same time. times: (N,), for "moment". Returns (N, count) int64;
+    equal for equal input. An item may be drawn for several interactions of a user.
 
     Raises ValueError if count < 1, `by` is unknown, times are missing, or a user met every item.
     """
