@@ -51,19 +51,24 @@ class ClickAgreementSettings:
     factors: directions of the coarse view of who clicks what, the fine one has four times as many;
     0 leaves both out. folds: parts of the users; what a user is told of comes from the others.
     max_length: own clicks that are looked back at. counts: whether it is told how often and how
-    lately the target was clicked. Raises ValueError for numbers out of range.
+    lately the target was clicked. withheld: share of the training rows whose target is shown as one
+    that nobody clicked yet, so that a model learns what contents say of new items (DropoutNet,
+    Volkovs et al. 2017). Raises ValueError for numbers out of range.
     """
 
     factors: int = 16
     folds: int = 10
     max_length: int = 400
     counts: bool = True
+    withheld: float = 0.0
     seed: int = 0
 
     def __post_init__(self) -> None:
         for name, least in (("factors", 0), ("folds", 2), ("max_length", 1)):
             if getattr(self, name) < least:
                 raise ValueError(f"{name} must be >= {least}, got {getattr(self, name)}")
+        if not 0 <= self.withheld < 1:
+            raise ValueError(f"withheld must be >= 0 and < 1, got {self.withheld}")
 
 
 class ClickAgreement(NamedTuple):
@@ -173,6 +178,16 @@ class FittedClickAgreement:
         """Fill in, in place, how often targets were clicked before. columns: (R, 17)."""
         if len(self.counts.times):
             columns[:, -len(_COUNTS) :] = self.counts.before(targets, times)
+
+    def withhold(self, columns: np.ndarray, rows: np.ndarray) -> None:
+        """Show the targets of some rows, in place, as ones that nobody clicked yet.
+
+        columns: (N, 17). rows: (R,) places in it.
+        """
+        shown = columns[rows]
+        shown[:, : CLICK_COLUMNS.index(_MODALITIES[0])] = 0
+        self.count(shown, np.zeros(len(rows), dtype=np.int64), np.full(len(rows), -np.inf))
+        columns[rows] = shown
 
     def _views(self, fold: int) -> Iterator[tuple[str, np.ndarray]]:
         if self.factors.shape[-1]:
@@ -323,6 +338,9 @@ def agree_on_clicks(
             oldest = max(past[first] - settings.max_length, 0)
             part = int(fold[user])
             fitted.look(columns[rows], own[oldest:], log.items[rows], past[rows] - oldest, part)
+    training = log.phases == TRAIN
+    drawn = np.random.default_rng((settings.seed, 1)).random(len(log))
+    fitted.withhold(columns, np.flatnonzero(training & (drawn < settings.withheld)))
     table = columns.astype(np.float32)
-    scale = ColumnScale.of(table, log.phases == TRAIN)
+    scale = ColumnScale.of(table, training)
     return ClickAgreement(table, replace(fitted, scale=scale))

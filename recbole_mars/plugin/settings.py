@@ -111,7 +111,11 @@ _RETRIEVAL = {
     "max_length": "MAX_ITEM_LIST_LENGTH",
 }
 _AGREEMENT = {"factors": "mars_agreement_factors", "max_length": "mars_agreement_length"}
-_CLICK_AGREEMENT = {**_AGREEMENT, "counts": "mars_agreement_counts"}
+_CLICK_AGREEMENT = {
+    **_AGREEMENT,
+    "counts": "mars_agreement_counts",
+    "withheld": "mars_agreement_withheld",
+}
 _RANDOM = {"items": "random_items"}
 _RANDOM_SEQ = {"items": "random_seq_items"}
 _REPPAD = {"repeats": "reppad_repeats", "delimiter": "reppad_delimiter"}

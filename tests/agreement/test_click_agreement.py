@@ -227,6 +227,28 @@ def test_a_pair_in_no_log_gets_what_the_log_says(log, found, tmp_path):
         assert among.shape == (4, 17)
 
 
+def test_withheld_targets_look_as_one_that_nobody_clicked(log, found):
+    texts = {"text": contents(log), "image": contents(log, 2)}
+    held = agree_on_clicks(log, texts, replace(SETTINGS, withheld=0.3))
+    changed = (held.columns != found.columns).any(1)
+    training = log.phases == TRAIN
+    assert not changed[~training].any()
+    assert changed[training].mean() == pytest.approx(0.3, abs=0.05)
+    own = slice(COLUMN["text"], COLUMN["history"] + 1)
+    np.testing.assert_array_equal(held.columns[:, own], found.columns[:, own])
+    new = log.n_items - 1
+    assert new not in log.items
+    for row in np.flatnonzero(changed)[::20]:
+        told = held.fitted.expect([1, 2, 3], [new], int(held.fitted.fold[log.users[row]]))[0]
+        np.testing.assert_allclose(held.standardised()[row, :6], told[:6], atol=1e-6)
+        np.testing.assert_allclose(held.standardised()[row, -4:], told[-4:], atol=1e-6)
+    table = held.standardised()[training]
+    np.testing.assert_allclose(table.mean(0), 0, atol=1e-4)
+    # Whose target is withheld has nothing to do with the label.
+    labels = log.labels[training][changed[training]]
+    assert labels.mean() == pytest.approx(log.labels[training].mean(), abs=0.05)
+
+
 def test_columns_are_standardised_over_training_rows(log, found):
     table = found.standardised()[log.phases == TRAIN]
     np.testing.assert_allclose(table.mean(0), 0, atol=1e-4)
@@ -273,6 +295,8 @@ def test_without_training_clicks_it_is_refused(log):
         ({"factors": -1}, "factors must be >= 0, got -1"),
         ({"folds": 1}, "folds must be >= 2, got 1"),
         ({"max_length": 0}, "max_length must be >= 1, got 0"),
+        ({"withheld": -0.1}, "withheld must be >= 0 and < 1, got -0.1"),
+        ({"withheld": 1.0}, "withheld must be >= 0 and < 1, got 1.0"),
     ],
 )
 def test_settings_out_of_range(changes, complaint):

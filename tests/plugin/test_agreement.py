@@ -125,6 +125,14 @@ def test_counts_of_clicks_may_be_left_out(agreeing) -> None:
     assert len(kept()) == 2
 
 
+def test_targets_may_be_withheld_in_training(agreeing) -> None:
+    whole = table_of(agreeing, **CLICKS, mars_agreement_counts=False)
+    held = table_of(agreeing, **CLICKS, mars_agreement_counts=False, mars_agreement_withheld=0.9)
+    assert len(np.unique(held[:, 0])) < 0.5 * len(np.unique(whole[:, 0]))
+    with pytest.raises(ValueError, match="mars_agreement_withheld must be >= 0 and < 1, got 2"):
+        run(agreeing, **CLICKS, mars_agreement_withheld=2)
+
+
 def test_that_of_clicks_is_kept_on_disk_too(agreeing, caplog) -> None:
     first = table_of(agreeing, **CLICKS)
     (folder,) = kept()

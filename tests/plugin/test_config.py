@@ -145,6 +145,7 @@ KEYS: dict[str, tuple[Any, set[str]]] = {
 # These are read where they act, and tested there.
 ELSEWHERE = {
     "mars_agreement_counts",
+    "mars_agreement_withheld",
     "mars_agreement",
     "mars_low_share",
     "mars_high_share",
