@@ -28,6 +28,7 @@ from recbole_mars.data import TEST, TRAIN
 from recbole_mars.plugin.agreement import fitted_agreement
 from recbole_mars.plugin.dataset import AGREEMENT_FIELD, OPINION_FIELD, ROW_FIELD
 
+PROPERTIES = Path(__file__).parents[2] / "properties"
 PLAIN = {"augmentation": "none", "text_fields": None, "image_dir": None}
 SAMPLED = {"distribution": "uniform", "sample_num": 1, "dynamic": False, "candidate_num": 0}
 
@@ -143,6 +144,16 @@ def test_that_of_clicks_is_kept_on_disk_too(agreeing, caplog) -> None:
     with caplog.at_level(logging.WARNING):
         np.testing.assert_array_equal(table_of(agreeing, **CLICKS), first)
     assert "computed anew" in caplog.text
+
+
+@pytest.mark.parametrize("name", ["recommended", "recommended-clicks"])
+def test_what_we_recommend_runs(tiny, name) -> None:
+    settings = {key: value for key, value in tiny.items() if key != "augmentation"}
+    file = str(PROPERTIES / f"{name}.yaml")
+    result = run_recbole(
+        "MARS", "world", config_file_list=[file], config_dict={**settings, "epochs": 1}, saved=False
+    )
+    assert 0 < result["test_result"]["auc"] <= 1
 
 
 # -- rows --------------------------------------------------------------------------------------
