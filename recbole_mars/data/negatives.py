@@ -8,7 +8,7 @@ __all__ = ["NEGATIVES_BY", "draw_negatives"]
 
 NEGATIVES_BY = ("uniform", "popularity", "moment")
 _SEED = 0
-_MOMENT = 0.005  # of all interactions, to either side
+_MOMENT = 0.01  # of all interactions
 _ROUNDS = 1000
 
 
@@ -23,8 +23,10 @@ def draw_negatives(
 
     users, items: (N,) int64, the interactions. by: "uniform" draws each item that occurs in them
     alike, "popularity" as often as it occurs, "moment" as often as it occurs in the hundredth of
-    all interactions around the same time. times: (N,), for "moment". Returns (N, count) int64;
-    equal for equal input. An item may be drawn for several interactions of a user.
+    all interactions from then on (of one time, in an order of chance). They are later ones because
+    an item that was drawn for having been clicked just before would be known by that from one that
+    is clicked now. times: (N,), for "moment". Returns (N, count) int64; equal for equal input. An
+    item may be drawn for several interactions of a user.
 
     Raises ValueError if count < 1, `by` is unknown, times are missing, or a user met every item.
     """
@@ -44,19 +46,22 @@ def draw_negatives(
             f"is no negative to draw for them (the first: id {everything[0]})"
         )
     pool = catalogue if by == "uniform" else items
-    firsts, span = np.zeros(len(users) * count, dtype=np.int64), len(pool)
-    if times is not None and by == "moment":
-        order = np.argsort(times, kind="stable")
-        pool, half = items[order], max(1, round(_MOMENT * len(items)))
-        span = min(2 * half + 1, len(items))
-        places = np.empty(len(items), dtype=np.int64)
-        places[order] = (np.arange(len(items)) - half).clip(0, len(items) - span)
-        firsts = np.repeat(places, count)
     rng = np.random.default_rng(_SEED)
+    firsts = np.zeros(len(users) * count, dtype=np.int64)
+    spans: np.ndarray | None = None
+    if times is not None and by == "moment":
+        order = np.lexsort((np.random.default_rng(_SEED).random(len(times)), times))
+        pool, longest = items[order], max(2, round(_MOMENT * len(items)))
+        last = max(len(items) - max(2, longest // 10), 0)  # at the very end, some of before, too
+        begins = np.empty(len(items), dtype=np.int64)
+        begins[order] = np.arange(len(items)).clip(max=last)
+        firsts = np.repeat(begins, count)
+        spans = (len(items) - firsts).clip(max=longest)
     owners = np.repeat(users, count)
     drawn = np.zeros(len(owners), dtype=np.int64)
     missing = np.arange(len(owners))
     for _ in range(_ROUNDS):
+        span = len(pool) if spans is None else spans[missing]
         drawn[missing] = pool[firsts[missing] + rng.integers(0, span, len(missing))]
         keys = owners[missing] * width + drawn[missing]
         places = np.searchsorted(met, keys).clip(max=len(met) - 1)

@@ -13,7 +13,7 @@ from recbole_mars.agreement import (
     agree_on_clicks,
     fit_click_factors,
 )
-from recbole_mars.data import TEST, TRAIN, VALID, InteractionLog
+from recbole_mars.data import TEST, TRAIN, VALID, InteractionLog, draw_negatives
 from recbole_mars.evaluation import auc
 
 SETTINGS = ClickAgreementSettings(factors=2, folds=4, max_length=7)
@@ -173,6 +173,19 @@ def test_clicks_of_chance_tell_nothing_in_training_either():
             scores.append(auc(log.labels[rows], found.columns[rows, COLUMN[name]]))
     for name, scores in values.items():
         assert np.mean(scores) == pytest.approx(0.5, abs=0.02), name
+
+
+@pytest.mark.parametrize("distinct", [4000, 25])
+def test_counts_tell_nothing_of_chance_against_negatives_of_the_moment(distinct):
+    random = np.random.default_rng(0)
+    users, items = np.repeat(np.arange(1, 401), 50), random.integers(1, 2001, 20_000)
+    times = random.integers(0, distinct, len(users)).astype(float)
+    against = draw_negatives(users, items, 1, "moment", times)[:, 0]
+    counts = ClickCounts.of(items, times)
+    told = np.concatenate([counts.before(items, times), counts.before(against, times)])
+    labels = np.repeat([1, 0], len(users))
+    for column in told.T:
+        assert auc(labels, column) == pytest.approx(0.5, abs=0.012)
 
 
 def test_neither_a_rows_click_nor_later_ones_reach_its_user(log, found):

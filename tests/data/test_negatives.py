@@ -46,12 +46,31 @@ def test_by_moment_takes_what_others_click_around_the_time():
     found = draw_negatives(users, items, 5, "moment", times)
     assert (found != items[:, None]).all()
     near = np.abs((found - 1) // 2 - (items[:, None] - 1) // 2)
-    assert (near <= 1).all()  # half a percent is ten days
-    assert (near == 0).mean() > 0.9
-    inside = (times % 100 > 10) & (times % 100 < 90)
-    assert (near[inside] == 0).all()
-    ends = (times < 5) | (times >= 1995)
-    assert (near[ends] == 0).all()
+    assert (near <= 1).all()  # one percent is twenty days
+    assert (near == 0).mean() > 0.85
+    assert (near[times % 100 < 80] == 0).all()
+    assert (near[times >= 1980] == 0).all()  # nothing comes after the end
+
+
+def test_by_moment_takes_nothing_that_came_before():
+    """Who clicks an item that was clicked just before would be known by that."""
+    users = items = np.arange(1, 2001)
+    times = np.random.default_rng(0).permutation(2000).astype(float)
+    when = np.zeros(2001)
+    when[items] = times
+    found = draw_negatives(users, items, 4, "moment", times)
+    lags = when[found] - times[:, None]
+    assert lags.max() < 20  # a hundredth of all
+    assert (lags[times < 1998] > 0).all()
+
+
+def test_by_moment_a_time_of_many_is_drawn_from_all_of_it():
+    """A log stands in the order of users, who here have items of their own."""
+    users = np.repeat(np.arange(1, 1001), 4)
+    items = np.arange(1, 4001)
+    found = draw_negatives(users, items, 1, "moment", np.zeros(4000))[:, 0]
+    distance = np.abs((found - 1) // 4 + 1 - users)
+    assert np.median(distance) > 150  # 293 for two users by chance
 
 
 def test_a_user_who_met_all_but_an_unpopular_item_gets_that_one():
