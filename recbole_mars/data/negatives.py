@@ -8,7 +8,8 @@ __all__ = ["NEGATIVES_BY", "draw_negatives"]
 
 NEGATIVES_BY = ("uniform", "popularity", "moment")
 _SEED = 0
-_MOMENT = 0.01  # of all interactions
+_NEXT = 50  # interactions that are of the same moment, for each negative
+_PATIENCE = 10  # rounds until these are taken to be twice as many
 _ROUNDS = 1000
 
 
@@ -22,11 +23,12 @@ def draw_negatives(
     """Items that a user never met, `count` for each interaction.
 
     users, items: (N,) int64, the interactions. by: "uniform" draws each item that occurs in them
-    alike, "popularity" as often as it occurs, "moment" as often as it occurs in the hundredth of
-    all interactions from then on (of one time, in an order of chance). They are later ones because
-    an item that was drawn for having been clicked just before would be known by that from one that
-    is clicked now. times: (N,), for "moment". Returns (N, count) int64; equal for equal input. An
-    item may be drawn for several interactions of a user.
+    alike, "popularity" as often as it occurs, "moment" as often as it occurs in the next 50
+    interactions (times count; of more if the user met all of these; of one time, in an order of
+    chance). Next ones, as what was drawn for having been clicked just before would be known by
+    that; and few, as of what comes later much is new. times: (N,), for "moment". Returns
+    (N, count) int64; equal for equal input. An item may be drawn for several interactions of a
+    user.
 
     Raises ValueError if count < 1, `by` is unknown, times are missing, or a user met every item.
     """
@@ -47,22 +49,21 @@ def draw_negatives(
         )
     pool = catalogue if by == "uniform" else items
     rng = np.random.default_rng(_SEED)
-    firsts = np.zeros(len(users) * count, dtype=np.int64)
-    spans: np.ndarray | None = None
+    begins: np.ndarray | None = None
     if times is not None and by == "moment":
         order = np.lexsort((np.random.default_rng(_SEED).random(len(times)), times))
-        pool, longest = items[order], max(2, round(_MOMENT * len(items)))
-        last = max(len(items) - max(2, longest // 10), 0)  # at the very end, some of before, too
-        begins = np.empty(len(items), dtype=np.int64)
-        begins[order] = np.arange(len(items)).clip(max=last)
-        firsts = np.repeat(begins, count)
-        spans = (len(items) - firsts).clip(max=longest)
+        pool, places = items[order], np.empty(len(items), dtype=np.int64)
+        places[order] = np.arange(len(items))
+        begins = np.repeat(places, count)
     owners = np.repeat(users, count)
     drawn = np.zeros(len(owners), dtype=np.int64)
     missing = np.arange(len(owners))
-    for _ in range(_ROUNDS):
-        span = len(pool) if spans is None else spans[missing]
-        drawn[missing] = pool[firsts[missing] + rng.integers(0, span, len(missing))]
+    for attempt in range(_ROUNDS):
+        span, firsts = len(pool), np.int64(0)
+        if begins is not None:
+            span = min(_NEXT * count * 2 ** (attempt // _PATIENCE), len(pool))
+            firsts = begins[missing].clip(max=len(pool) - span)
+        drawn[missing] = pool[firsts + rng.integers(0, span, len(missing))]
         keys = owners[missing] * width + drawn[missing]
         places = np.searchsorted(met, keys).clip(max=len(met) - 1)
         missing = missing[met[places] == keys]

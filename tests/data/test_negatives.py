@@ -46,10 +46,9 @@ def test_by_moment_takes_what_others_click_around_the_time():
     found = draw_negatives(users, items, 5, "moment", times)
     assert (found != items[:, None]).all()
     near = np.abs((found - 1) // 2 - (items[:, None] - 1) // 2)
-    assert (near <= 1).all()  # one percent is twenty days
-    assert (near == 0).mean() > 0.85
-    assert (near[times % 100 < 80] == 0).all()
-    assert (near[times >= 1980] == 0).all()  # nothing comes after the end
+    assert (near <= 1).all()  # 250 interactions are 25 days
+    assert (near[times % 100 < 75] == 0).mean() > 0.999  # who draws his own ten times looks further
+    assert (near[times >= 1975] == 0).all()  # nothing comes after the end
 
 
 def test_by_moment_takes_nothing_that_came_before():
@@ -58,10 +57,19 @@ def test_by_moment_takes_nothing_that_came_before():
     times = np.random.default_rng(0).permutation(2000).astype(float)
     when = np.zeros(2001)
     when[items] = times
-    found = draw_negatives(users, items, 4, "moment", times)
-    lags = when[found] - times[:, None]
-    assert lags.max() < 20  # a hundredth of all
-    assert (lags[times < 1998] > 0).all()
+    lags = when[draw_negatives(users, items, 1, "moment", times)[:, 0]] - times
+    assert lags.max() == 49
+    assert (lags[times < 1950] > 0).all()
+
+
+def test_by_moment_looks_further_ahead_where_the_user_met_all():
+    users = np.repeat(np.arange(1, 11), 200)
+    items = np.arange(1, 2001)
+    found = draw_negatives(users, items, 1, "moment", items.astype(float))[:, 0]
+    lags = found - items
+    assert (lags[items <= 1800] > 0).all()
+    assert lags.max() <= 400  # 200 of their own, and at most twice what was needed
+    assert (found[items > 1800] <= 1800).all()
 
 
 def test_by_moment_a_time_of_many_is_drawn_from_all_of_it():
