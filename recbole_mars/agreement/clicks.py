@@ -141,8 +141,10 @@ class FittedClickAgreement:
         not count. Raises ValueError for ids or a fold out of range.
         """
         items, candidates = self._ids(items, "items"), self._ids(candidates, "candidates")
-        if not 0 <= fold < len(self.factors):
+        if not (isinstance(fold, (int, np.integer)) and 0 <= fold < len(self.factors)):
             raise ValueError(f"fold must lie in 0..{len(self.factors) - 1}, got {fold}")
+        if np.isnan(time):
+            raise ValueError("time must be a number, or inf for after all clicks, got nan")
         total = len(items) if n_clicks is None else n_clicks
         if total < len(items):
             raise ValueError(f"n_clicks must be >= {len(items)}, as are given, got {total}")
@@ -197,9 +199,12 @@ class FittedClickAgreement:
         yield from self.contents.items()
 
     def _ids(self, items: np.ndarray, name: str) -> np.ndarray:
-        items = np.asarray(items, dtype=np.int64)
-        if items.ndim != 1:
-            raise ValueError(f"{name} must be a list of ids, got shape {items.shape}")
+        given = np.asarray(items)
+        if given.ndim != 1 or (given.size and given.dtype.kind not in "iu"):
+            raise ValueError(
+                f"{name} must be a list of ids, got shape {given.shape} of {given.dtype}"
+            )
+        items = given.astype(np.int64)
         if items.size and not 0 <= items.min() <= items.max() < self.n_items:
             raise ValueError(
                 f"{name} must lie in 0..{self.n_items - 1}, got {items.min()}..{items.max()}; "
@@ -292,11 +297,12 @@ def agree_on_clicks(
     *,
     progress: bool = False,
 ) -> ClickAgreement:
-    """How near each row's item is to what its user clicked before, and how often others clicked it.
+    """How near each row's item is to what its user clicked before, and how often it was clicked.
 
     Own clicks before the row count in every split, a sampled negative having those of the click
     that it was drawn for. Others' count only from the training part: all of them for item vectors,
-    which a user's own clicks never shape; those strictly before the row for the counts.
+    which a user's own clicks never shape; those strictly before the row for the counts, with the
+    user's own.
 
     features: by modality, "text" or "image", (I, D), zeros where an item has none. Raises
     ValueError if there is no training click.

@@ -187,6 +187,7 @@ def _requests(config: Config, dataset: MultimodalDataset) -> RequestSettings:
         max_length=config["MAX_ITEM_LIST_LENGTH"],
         history=config["history"],
         like_from=float(next(iter(threshold.values()))) if threshold else 1.0,
+        clicks_only=dataset.log.drawn is not None,
         opinions="value" if config["opinion_field"] is not None else "label",
         low_up_to=int(low.max(initial=0)),
         high_from=int(high.min(initial=np.iinfo(np.int32).max)),

@@ -46,8 +46,10 @@ class RequestSettings:
 
     max_length: of a history. history: "all" behaviours, or the "positive" ones. like_from: the
     value of an event from which on it is a like. opinions: what agreement reads of an event, its
-    "value" or its "label". low_up_to, high_from: users whom training did not know are low-active
-    up to so many behaviours, and high-active from so many on. kept: behaviours kept of a user.
+    "value" or its "label". clicks_only: whether only likes become behaviours, as in training on
+    clicks; what was shown in vain can be learnt from, and is then forgotten. low_up_to, high_from:
+    users whom training did not know are low-active up to so many behaviours, and high-active from
+    so many on. kept: behaviours kept of a user.
 
     Raises ValueError for an unknown choice or a number out of range.
     """
@@ -56,6 +58,7 @@ class RequestSettings:
     history: str = "all"
     like_from: float = 1.0
     opinions: str = "label"
+    clicks_only: bool = False
     low_up_to: int = 0
     high_from: int = 1 << 30
     kept: int = 1000
@@ -72,6 +75,10 @@ class RequestSettings:
         liked = np.asarray(values) >= self.like_from
         opinions = np.asarray(values) if self.opinions == "value" else liked
         return liked, opinions.astype(np.float32)
+
+    def remembered(self, liked: np.ndarray) -> np.ndarray:
+        """Which events become behaviours of their user, bool."""
+        return liked if self.clicks_only else np.ones_like(liked)
 
 
 @dataclass(frozen=True)

@@ -207,6 +207,7 @@ class OfflineRunner:
             # The model cannot read an item that it was not trained with.
             known = (items > 0) & model.plausible(values)
             liked, opinions = model.settings.requests.read(values)
+            known &= model.settings.requests.remembered(liked)
             times = np.array([event.time for event in told])
             record, new = record.with_behaviours(
                 items[known],

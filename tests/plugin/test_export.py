@@ -134,6 +134,7 @@ def test_the_online_score_is_the_offline_models(
     scorer, world = served(config, model, dataset, tmp_path)
     online, offline, augmented = scores(scorer, world, model, dataset, test)
     np.testing.assert_allclose(online, offline, atol=1e-5)
+    assert scorer.model.settings.requests.clicks_only == bool(config["fixed_negatives"])
     if config["augmentation"] == "mars":
         assert augmented > 3
 

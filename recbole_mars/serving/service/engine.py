@@ -268,9 +268,10 @@ def _with_recent(
     values = np.array([told.value for told in recent])
     known = (items > 0) & model.plausible(values)
     liked, opinions = requests.read(values)
+    kept = known & requests.remembered(liked)
     times = np.array([told.time for told in recent], dtype=np.float64)
     record, _ = record.with_behaviours(
-        items[known], liked[known], opinions[known], times[known], keep=requests.kept
+        items[kept], liked[kept], opinions[kept], times[kept], keep=requests.kept
     )
     return record, int((~known).sum())
 

@@ -60,13 +60,16 @@ class Behaviours:
             return None
         liked, opinions = requests.read(np.array([event.value]))
         record = self._record(event.user)
+        sample = Sample(event.user, _until(record, event.time), item, event.time, bool(liked[0]))
+        if not requests.remembered(liked)[0]:
+            return sample
         times = np.array([event.time])
         after, new = record.with_behaviours(np.array([item]), liked, opinions, times, requests.kept)
         if not new:
             self._skipped["told before"] += 1
             return None
         self._waiting[event.user] = after
-        return Sample(event.user, _until(record, event.time), item, event.time, bool(liked[0]))
+        return sample
 
     def settle(self) -> None:
         """The batch has been trained on: its events count."""

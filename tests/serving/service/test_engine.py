@@ -9,7 +9,7 @@ import time
 import numpy as np
 import pytest
 
-from recbole_mars.serving import Request, UserRecord
+from recbole_mars.serving import Request, RequestSettings, UserRecord
 from recbole_mars.serving.service import Engine, Question, Recent
 from recbole_mars.serving.users import RUNNER_KEY, user_key
 
@@ -70,6 +70,17 @@ def test_recent_behaviours_count_as_if_they_were_in_the_record(engine, scorers, 
     assert answer.recent_ignored == 1
     before = engine.answer(Question("person6", CANDIDATES)).probabilities
     assert np.abs(before - expected).max() > 1e-4
+
+
+def test_what_was_shown_in_vain_changes_nothing_in_a_model_of_clicks(engine, monkeypatch):
+    shown, clicked = Recent("item9", 2.0, 99.0), Recent("item2", 5.0, 98.0)
+    with_both = engine.answer(Question("person6", CANDIDATES, [shown, clicked]))
+    monkeypatch.setattr(RequestSettings, "remembered", lambda self, liked: liked)
+    answer = engine.answer(Question("person6", CANDIDATES, [shown, clicked]))
+    expected = engine.answer(Question("person6", CANDIDATES, [clicked])).probabilities
+    np.testing.assert_array_equal(answer.probabilities, expected)
+    assert answer.recent_ignored == 0
+    assert np.abs(with_both.probabilities - expected).max() > 1e-4
 
 
 def test_an_emptied_store_is_no_store_of_unknown_users(engine, store):

@@ -50,6 +50,7 @@ def write_model(
     augmented: bool = True,
     agreement: bool = False,
     history: str = "all",
+    clicks_only: bool = False,
     dropout: float = 0.3,
     seed: int = 0,
     with_world: bool = True,
@@ -105,6 +106,7 @@ def write_model(
             requests=RequestSettings(
                 max_length=6,
                 history=history,
+                clicks_only=clicks_only,
                 like_from=4.0,
                 opinions="value",
                 low_up_to=3,

@@ -120,6 +120,17 @@ def test_events_reach_histories_once(tmp_path: Path) -> None:
     assert contents(tmp_path / "store") == after
 
 
+def test_what_was_shown_in_vain_reaches_no_history_of_a_model_of_clicks(tmp_path: Path) -> None:
+    deployment = Deployment(tmp_path, clicks_only=True)
+    deployment.append([Event("u1", "i3", 5.0, 100.0), Event("u1", "i4", 2.0, 101.0)])
+    deployment.append([Event("u2", "i4", 2.0, 101.0)])
+    before = record(deployment, "u2").to_bytes()
+    deployment.run_offline(with_events=True)
+    found = record(deployment, "u1")
+    assert (found.items[-1], found.seen) == (3, 3)
+    assert record(deployment, "u2").to_bytes() == before
+
+
 def test_the_embedding_after_events_is_that_of_the_whole_history(tmp_path: Path) -> None:
     deployment = Deployment(tmp_path)
     deployment.append(events(200))

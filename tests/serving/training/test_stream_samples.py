@@ -74,6 +74,23 @@ def test_a_late_event_does_not_see_what_came_after_it(
     assert last.past.items.tolist()[1::2] == [4, 3]
 
 
+def test_what_was_shown_in_vain_is_learnt_from_and_no_behaviour_of_a_model_of_clicks(
+    tmp_path: Path, store: LMDBStore
+) -> None:
+    taking = behaviours(Deployment(tmp_path / "d", clicks_only=True), store)
+    told = [Event("u1", "i3", 1.0, 100.0), Event("u1", "i4", 5.0, 101.0)]
+    told += [Event("u1", "i5", 1.0, 102.0), Event("u1", "i6", 5.0, 103.0)]
+    samples = [taking.take(str(place), event) for place, event in enumerate(told)]
+    assert [sample.liked for sample in samples if sample] == [False, True, False, True]
+    last = samples[-1]
+    assert last is not None
+    assert last.past.items[-2:].tolist() == [
+        *KnownWorld.load(tmp_path / "d" / "model" / "world").record(1, 30).items[-1:],
+        4,
+    ]
+    assert last.past.seen == 3
+
+
 def test_what_waits_is_not_stored_and_what_is_settled_is(
     deployment: Deployment, store: LMDBStore
 ) -> None:
