@@ -4,7 +4,8 @@
 
 Items are shuffled among each hundred clicks that follow one another in time: how often and when an
 item is clicked stays nearly as it is, who clicks it is chance. Then a DIN, plain and with agreement
-on clicks, is trained and tested as in properties/experiment/dmae-paper-clicks.yaml, without a search.
+on clicks, is trained and tested as in properties/experiment/dmae-paper-clicks.yaml, but without a
+search and without contents.
 """
 
 from __future__ import annotations
