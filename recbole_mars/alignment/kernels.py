@@ -5,6 +5,7 @@ Dimension letters: N, M samples, D width.
 
 from __future__ import annotations
 
+from math import inf
 from typing import Union
 
 import torch
@@ -74,8 +75,9 @@ def choose_bandwidth(bandwidth: Bandwidth, x: Tensor, y: Tensor) -> float | Tens
 
 
 def check_bandwidth(bandwidth: Bandwidth) -> None:
-    """Raise ValueError for anything but a positive number."""
-    if isinstance(bandwidth, str) or not bandwidth > 0:
+    """Raise ValueError for anything but a finite positive number."""
+    number = isinstance(bandwidth, (int, float)) and not isinstance(bandwidth, bool)
+    if not (number and 0 < float(bandwidth) < inf):
         raise ValueError(
             f"bandwidth must be > 0, got {bandwidth!r}; use 'median' to choose it from the batch"
         )

@@ -148,16 +148,17 @@ _KINDS: list[tuple[type, tuple[type, ...], str]] = [
 
 @cache
 def _kinds() -> dict[str, type]:
-    """Of which kind a key is, as the comment behind its default says; words are left out."""
+    """Of which kind a key is, as the comment behind its default says; words are left out. "any" is
+    for a key of several kinds, which its settings check."""
     lines = (properties_folder() / "overall.yaml").read_text("utf-8")
-    named = {kind.__name__: kind for kind, *_ in _KINDS if kind is not str}
+    named = {kind.__name__: kind for kind, *_ in _KINDS if kind is not str} | {"any": object}
     found = re.findall(r"^(\w+):.*# \((\w+)\)", lines, flags=re.MULTILINE)
     return {key: named[kind] for key, kind in found if kind in named}
 
 
 def _check_type(key: str, value: Any, default: Any, kind: type | None) -> None:
     """What the default is, the value has to be; where it is None, None or of the kind."""
-    if default is None and value is None:
+    if kind is object or (default is None and value is None):
         return
     for each, allowed, name in _KINDS:
         if isinstance(default, each) or (default is None and kind is each):

@@ -86,6 +86,7 @@ _ALIGNMENT = {
     "stein_weight": "mars_beta",
     "entropy_weight": "mars_lambda",
     "entropy_sign": "mars_entropy_sign",
+    "bandwidth": "mars_bandwidth",
     "regularization": "mars_eta",
     "dropout": "mars_align_dropout",
 }

@@ -64,6 +64,7 @@ KEYS: dict[str, tuple[Any, set[str]]] = {
     "mars_beta": (0.7, {"alignment.stein_weight"}),
     "mars_lambda": (0.7, {"alignment.entropy_weight"}),
     "mars_entropy_sign": ("printed", {"alignment.entropy_sign"}),
+    "mars_bandwidth": (0.7, {"alignment.bandwidth"}),
     "mars_eta": (0.7, {"alignment.regularization"}),
     "mars_align_dropout": (0.7, {"alignment.dropout"}),
     "mars_align_epochs": (3, {"training.epochs"}),
