@@ -132,6 +132,9 @@ def test_what_the_command_refuses(spec, world, capsys):
     assert main(["run", spec, *data, "--dry_run"]) == 0
     assert "2 of 2 to do" in capsys.readouterr().out
     assert not Path("results").exists()
+    Path("results").touch()
+    assert main(["run", spec, *data]) == 2
+    assert "error: results/tiny: Not a directory; the results folder has" in capsys.readouterr().err
 
 
 def test_a_method_in_no_group_is_told(spec, content, world, capsys):

@@ -128,11 +128,17 @@ def test_one_record_is_enough(tmp_path):
     _, text = text_of(tmp_path)
     assert "No conclusion" in text
     assert "No setting has records of the measured method yet" in text
-    assert text.count("Nothing recorded yet.") == 5
-    assert "n/a (scores not kept): the gain by history length" in text
+    assert text.count("Nothing recorded yet.") == 6
+    assert "the measured method against the best baseline" in text
+    assert "scores not kept" not in text
     assert not (tmp_path / "significance.json").exists()
     assert not (tmp_path / "tables" / "table-3.csv").exists()
     assert not (tmp_path / "tables" / "group-old.csv").exists()
+
+
+def test_what_needs_scores_says_so(tmp_path):
+    write_paper_report(write(tmp_path, *runs("DIN"), *runs("MARS", 0.01)))
+    assert "n/a (scores not kept): the gain by history length" in text_of(tmp_path)[1]
 
 
 def test_what_was_never_planned_is_not_missed(tmp_path):

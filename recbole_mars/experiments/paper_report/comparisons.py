@@ -13,6 +13,7 @@ from recbole_mars.experiments.paper_report.resampling import Resampled
 from recbole_mars.experiments.paper_report.results import LOWEST_BASE_AUC, Results
 from recbole_mars.experiments.paper_report.table import (
     NO_SCORES,
+    NOT_RUN,
     Part,
     Table,
     gain_cell,
@@ -63,7 +64,7 @@ def ablations(results: Results, resampled: Resampled) -> Table:
         row = results.paper.measured if method == measured else row
         return results.paper.ablation(setting.dataset, row) if is_papers else None
 
-    title = f"Table 3: ablations and decisions, against {measured}"
+    title = f"Table 3: ablations and decisions, against {measured or NOT_RUN}"
     return comparison(results, "table-3", title, "table-3", measured, resampled, paper)
 
 
@@ -132,7 +133,7 @@ def best_baselines(results: Results, resampled: Resampled) -> Table:
         "The best baseline has the highest mean AUC on the validation set over the seeds that all "
         f"baselines share; the paper's is the best on its test set. {_count(rows)}{_chance(rows)}"
     )
-    title = f"{measured} against the best baseline"
+    title = f"{measured or NOT_RUN} against the best baseline"
     part = Part("", header, lines, [tone(_tested(row)) for row in rows], int(printed_any))
     return Table("best-baseline", title, note, rows, [part])
 

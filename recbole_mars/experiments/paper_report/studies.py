@@ -95,7 +95,9 @@ def history_lengths(results: Results, resampled: Resampled) -> Table:
     """Gain of the measured method by the length of the own history."""
     rows: list[dict[str, Any]] = []
     parts = []
+    compared = False
     for setting in results.settings("table-2"):
+        compared |= {results.measured, results.base} <= set(results.methods(setting))
         bins = resampled.by_length(setting, results.measured, results.base)
         rows += [{**setting._asdict(), **bin_._asdict()} for bin_ in bins]
         lines = [
@@ -114,7 +116,7 @@ def history_lengths(results: Results, resampled: Resampled) -> Table:
         "impressions with that many behaviours of the user's own; intervals by paired bootstrap "
         "over impressions."
     )
-    if not parts:
+    if compared and not parts:
         note = "n/a (scores not kept): the gain by history length needs the scores of the runs."
     return Table("history-length", "Gain by length of the own history", note, rows, parts)
 

@@ -12,6 +12,7 @@ from recbole_mars.evaluation import PairedResult, Summary
 from recbole_mars.experiments.tables import markdown_table, number, verdict
 
 __all__ = [
+    "NOT_RUN",
     "NO_SCORES",
     "Part",
     "Table",
@@ -25,6 +26,7 @@ __all__ = [
 ]
 
 NO_SCORES = "n/a (scores not kept)"
+NOT_RUN = "the measured method"  # instead of its name
 _SIGNIFICANT = 0.05
 
 
