@@ -39,16 +39,23 @@ def main() -> None:
 
     from recbole.quick_start import run
 
-    run(
-        args.model,
-        args.dataset,
-        config_file_list=args.config_files.split() if args.config_files else None,
-        nproc=args.nproc,
-        world_size=args.world_size,
-        ip=args.ip,
-        port=args.port,
-        group_offset=args.group_offset,
-    )
+    from recbole_mars.plugin.mistakes import is_a_mistake
+
+    try:
+        run(
+            args.model,
+            args.dataset,
+            config_file_list=args.config_files.split() if args.config_files else None,
+            nproc=args.nproc,
+            world_size=args.world_size,
+            ip=args.ip,
+            port=args.port,
+            group_offset=args.group_offset,
+        )
+    except (OSError, ValueError) as error:
+        if not is_a_mistake(error):
+            raise
+        parser.exit(2, f"{parser.prog}: {error}\n")
 
 
 if __name__ == "__main__":

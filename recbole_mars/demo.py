@@ -16,6 +16,7 @@ from typing import Any
 
 from recbole_mars import __version__
 from recbole_mars.experiments import compare
+from recbole_mars.plugin.mistakes import is_a_mistake
 
 __all__ = ["main"]
 
@@ -52,15 +53,20 @@ def main(arguments: list[str] | None = None) -> None:
     settings: dict[str, Any] = {"checkpoint_dir": str(output / "artifacts"), "state": "WARNING"}
     if args.smoke:
         settings.update(_SMOKE)
-    compare(
-        DATASET,
-        settings,
-        output,
-        seeds=seeds,
-        command=shlex.join(["python", "-m", "recbole_mars.demo", *given]),
-        version=__version__,
-        keep_model=True,
-    )
+    try:
+        compare(
+            DATASET,
+            settings,
+            output,
+            seeds=seeds,
+            command=shlex.join(["python", "-m", "recbole_mars.demo", *given]),
+            version=__version__,
+            keep_model=True,
+        )
+    except (OSError, ValueError) as error:
+        if not is_a_mistake(error):
+            raise
+        parser.exit(2, f"{parser.prog}: {error}\n")
     print(f"Finished in {(time.perf_counter() - begin) / 60:.1f} minutes")
 
 

@@ -19,6 +19,7 @@ from recbole.quick_start import objective_function, run, run_recbole
 import recbole_mars
 from recbole_mars.data import TRAIN
 from recbole_mars.plugin.dataset import MultimodalDataset
+from recbole_mars.plugin.mistakes import is_a_mistake
 
 REPOSITORY = Path(recbole_mars.__file__).resolve().parents[1]
 BUILTIN = ["DIN", "DIEN", "GRU4Rec", "FM", "WideDeep", "BPR"]
@@ -315,9 +316,24 @@ def test_script_explains_itself_and_runs(tiny, empty_cwd):
     assert "--key=value" in explained.stdout
     assert explained.returncode == 0
     assert "is not of the form" in call("--epochs", "1").stderr
+    wrong = call("--config_files=settings.yaml", "--dataset=world", "--mars_theta=high")
+    assert wrong.returncode == 2
+    said = "run_recbole_mars.py: mars_theta must be a number, got 'high'; its default is 0.8\n"
+    assert wrong.stderr.endswith(said)
+    assert "Traceback" not in wrong.stderr
+    assert "run_recbole_mars.py: [Errno 2]" in call("--config_files=none.yaml").stderr
     done = call("--model=MARS", "--dataset=world", "--config_files=settings.yaml", "--state=INFO")
     assert done.returncode == 0, done.stderr[-2000:]
     assert "test result" in done.stderr
+
+
+def test_what_may_be_a_bug_keeps_its_traceback():
+    with pytest.raises(ValueError, match="shape") as found:
+        np.zeros(3) + np.zeros(2)
+    assert not is_a_mistake(found.value)
+    with pytest.raises(ValueError, match="unknown key mars_thta") as found:
+        Config(model="MARS", dataset="world", config_dict={"mars_thta": 0.5})
+    assert is_a_mistake(found.value)
 
 
 def test_run_with_one_process(tiny):
