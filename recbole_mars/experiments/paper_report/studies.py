@@ -88,6 +88,11 @@ def activity(results: Results) -> Table:
         f"In brackets the difference to {results.base} over shared seeds, with p where it is "
         "below 0.05 (paired t-test, not corrected). Users are grouped by training behaviours."
     )
+    if any("cold items" in part.header for part in parts):
+        note += (
+            " Cold items: with fewer training behaviours than cold_item_interactions. Where items "
+            "are few and well known, hardly an impression is of one, and this AUC says little."
+        )
     return Table("activity", "Who gains: AUC by activity", note, rows, parts)
 
 
