@@ -87,16 +87,20 @@ class ItemCatalogue:
             raise ValueError(
                 "mars_use_text and mars_use_image are both False; MARS needs one of them"
             )
-        if use_text and not (config["text_features"] or self._settings.text_columns()):
+        pictured = config["image_features"] or config["image_dir"]
+        has_text = config["text_features"] or self._settings.text_columns()
+        has_image = pictured or config["draw_covers"]
+        if use_text and not has_text:
+            without = ", or mars_use_text: False to do without" * bool(use_image and has_image)
             raise ValueError(
                 "item text is needed: set text_fields to columns of the .item file, or "
-                "text_features to ready features, or mars_use_text: False to do without"
+                f"text_features to ready features{without}"
             )
-        pictured = config["image_features"] or config["image_dir"]
-        if use_image and not (pictured or config["draw_covers"]):
+        if use_image and not has_image:
+            without = ", or mars_use_image: False to do without" * use_text
             raise ValueError(
                 "item images are needed: set image_dir to a folder of <item_id>.jpg, .png or "
-                ".webp, or image_features to ready features, or mars_use_image: False to do without"
+                f".webp, or image_features to ready features{without}"
             )
         for key in ("text_features", "image_features"):
             if config[key] and not Path(config[key]).exists():
@@ -108,9 +112,9 @@ class ItemCatalogue:
                 )
         if use_text and not config["text_features"]:
             key = "text_prompt" if config["text_prompt"] else "text_fields"
-            self._columns(key, self._settings.text_columns())
+            self._columns(key, self._settings.text_columns(), rows=0)
         if use_image and not pictured:
-            self._columns("draw_covers", self._cover_fields())
+            self._columns("draw_covers", self._cover_fields(), rows=0)
 
     def features(self, tokens: list[str]) -> ItemFeatures:
         """Read or compute the features of these items, in this order.
@@ -241,8 +245,8 @@ class ItemCatalogue:
             )
         return [fields["title"], fields["year"], fields["genres"]]
 
-    def _columns(self, key: str, fields: list[str]) -> pd.DataFrame:
-        """Columns of the .item file as strings, indexed by item id."""
+    def _columns(self, key: str, fields: list[str], rows: int | None = None) -> pd.DataFrame:
+        """Columns of the .item file as strings, indexed by item id; of the first rows, or all."""
         file = self._item_file
         if not file.is_file():
             raise ValueError(
@@ -255,6 +259,7 @@ class ItemCatalogue:
             keep_default_na=False,
             quoting=csv.QUOTE_NONE,
             encoding=self._config["encoding"] or "utf-8",
+            nrows=rows,
         )
         table.columns = [column.split(":")[0] for column in table.columns]
         id_field = self._config["ITEM_ID_FIELD"]

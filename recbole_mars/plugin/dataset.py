@@ -80,11 +80,12 @@ class MultimodalDataset(
         self.phase: int | None = None  # set on each split by build()
         super().__init__(config)
         self._catalogue: ItemCatalogue | None = None
-        if self._uses_features(config):
+        if self.uses_features(config):
             self._catalogue = ItemCatalogue(config, self.dataset_path, self.dataset_name)
 
     @staticmethod
-    def _uses_features(config: Config) -> bool:
+    def uses_features(config: Config) -> bool:
+        """Whether a run of this configuration reads item features."""
         if needs_stage_one(config["augmentation"]) or config["model"] in FEATURE_MODELS:
             return True
         return bool(config["mars_agreement"]) and ItemCatalogue.is_asked_for(config)

@@ -15,7 +15,9 @@ from typing import Any
 from recbole.config import Config
 
 from recbole_mars.data.files import sha256_of_file
+from recbole_mars.plugin.catalogue import ItemCatalogue
 from recbole_mars.plugin.config import OUR_MODELS, asks_for_us, data_folder
+from recbole_mars.plugin.dataset import MultimodalDataset
 from recbole_mars.plugin.value_checks import check_values
 
 __all__ = ["FILE_KEYS", "RunInputs", "run_inputs"]
@@ -68,7 +70,7 @@ def run_inputs(dataset: str, settings: Mapping[str, Any]) -> RunInputs:
     settings: RecBole's keys and ours, `model` among them.
 
     Raises ValueError for an unknown key or value, a model that reads no histories, and a data or
-    feature file that is not there.
+    feature file, or a column of text, that is not there.
     """
     model = settings.get("model", "MARS")
     try:
@@ -97,6 +99,8 @@ def run_inputs(dataset: str, settings: Mapping[str, Any]) -> RunInputs:
             f"data set {dataset}: there is no {folder / dataset}.inter or .inter.gz; put RecBole's "
             f"atomic files there, or name the folder that holds {dataset}/ as data_path"
         )
+    if MultimodalDataset.uses_features(config):
+        ItemCatalogue(config, folder, dataset)  # refuses sources that are not there
     digest = hashlib.sha256()
     for name, file in [*((file.name, file) for file in files), *_feature_files(config)]:
         state = file.stat()

@@ -81,7 +81,7 @@ def check_values(config: Config) -> None:
         builders.append(agreement_settings)
     if config["mars_use_aligned"] and model in FEATURE_MODELS:
         builders += [alignment_settings, training_settings]
-    if MultimodalDataset._uses_features(config):
+    if MultimodalDataset.uses_features(config):
         builders.append(feature_settings)
     for build in builders:
         try:

@@ -311,6 +311,7 @@ def test_a_run_in_other_hands_is_left_to_them(go, training):
             "must be a sequential one, or a context model with augmentation: none",
         ),
         ({"settings": {"text_features": "{data_path}/none"}}, "text_features: there is no file"),
+        ({"settings": {"text_fields": ["nope"]}}, "text_fields: .* has no column 'nope'"),
         ({"datasets": {"moon": {}}}, "moon leave-one-out DIN: data set moon: there is no .*moon"),
         ({"methods": {"DIN": {}, "twin": {}}}, "twin and world leave-one-out DIN have the same"),
     ],

@@ -27,7 +27,8 @@ def test_the_config_is_resolved_plain_and_of_no_machine(tiny, world):
 
 def test_a_place_outside_the_data_shows_its_name_only(tiny, tmp_path):
     np.save(tmp_path / "text.npy", np.zeros((1, 2)))
-    found = run_inputs("world", {**tiny, "text_features": str(tmp_path / "text.npy")})
+    ready = {"text_features": str(tmp_path / "text.npy"), "feature_ids": "rows"}
+    found = run_inputs("world", {**tiny, **ready})
     assert found.config["text_features"] == ".../text.npy"
 
 

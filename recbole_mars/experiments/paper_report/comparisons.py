@@ -130,8 +130,9 @@ def best_baselines(results: Results, resampled: Resampled) -> Table:
             line.append("")
         lines.append(line)
     note = (
-        "The best baseline has the highest mean AUC on the validation set over the seeds that all "
-        f"baselines share; the paper's is the best on its test set. {_count(rows)}{_chance(rows)}"
+        "The best baseline has the highest mean AUC on the validation set among those with the "
+        "most seeds; the paper's is the best on its test set. "
+        f"{_count(rows)}{_chance(rows)}"
     )
     title = f"{measured or NOT_RUN} against the best baseline"
     part = Part("", header, lines, [tone(_tested(row)) for row in rows], int(printed_any))

@@ -67,7 +67,8 @@ MARS_PAPER = Paper(
         "The paper's figures are leave-one-out with LLaMA-7B and Qwen2.5-VL features, and stand "
         "only beside settings that leave one out; they are not mixed into ours."
     ),
-    counts="; the paper's ML-1M and Beauty count RecBole's padding id as one more user and item",
+    counts="; the paper's ML-1M and Beauty count RecBole's padding id as one more user and item, "
+    "and it does not say why its ML-1M lacks some 290 items",
     datasets={"ml1m": "ML-1M", "amazonbeauty": "Amazon-Beauty", "amazontoys": "Amazon-Toys"},
     statistics={name: dict(zip(_STATISTICS, row)) for name, row in _TABLE_1.items()},
     baselines=_BASELINES,

@@ -90,10 +90,11 @@ class Results:
     def best(self, setting: Setting, methods: Sequence[str]) -> str | None:
         """The one of these with the highest mean validation AUC over the seeds that all share.
 
-        Those without any validation AUC are left out; None if no seed is left.
+        Only those with as many seeds as any of them compete; None if no seed is left.
         """
         told = {method: self.values(setting, method, "valid_auc") for method in methods}
-        known = {method: values for method, values in told.items() if values}
+        most = max(map(len, told.values()), default=0)
+        known = {method: values for method, values in told.items() if len(values) == most}
         seeds = set.intersection(*map(set, known.values())) if known else set()
         if not seeds:
             return None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections import Counter
 from collections.abc import Sequence
 from shlex import quote
@@ -12,6 +13,8 @@ from recbole_mars.experiments.paper_report.mixtures import mixtures
 from recbole_mars.experiments.paper_report.records import Setting
 from recbole_mars.experiments.paper_report.results import Gain, Results
 from recbole_mars.experiments.tables import judgement, number, verdict
+
+_HASH = r"^([0-9a-f]{12})[0-9a-f]+"
 
 __all__ = ["doubts", "negatives", "overall_verdict", "reproduction", "summary"]
 
@@ -82,7 +85,7 @@ def doubts(results: Results) -> list[str]:
     for field, words in (("commit", "commits"), ("version", "versions")):
         values = sorted({getattr(record, field) for record in results.records})
         if len(values) > 1:
-            listed = ", ".join(value[:12] or "unknown" for value in values)
+            listed = ", ".join(re.sub(_HASH, r"\1", value) or "unknown" for value in values)
             found.append(f"The runs come from {len(values)} {words}: {listed}.")
     machines = {record.machine for record in results.records}
     if len(machines) > 1:
@@ -108,7 +111,8 @@ def _of_setting(results: Results, setting: Setting, gain: Gain) -> str:
 
 
 def _best_on_validation(results: Results, setting: Setting) -> str:
-    """What validation would choose of all methods, unless it is the base or the measured one."""
+    """What validation would choose of all methods with as many seeds as any, unless it is the base
+    or the measured one."""
     best = results.best(setting, results.methods(setting))
     if best in (None, results.base, results.measured):
         return ""
