@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from recbole_mars.ctr.layers import VectorTable, distinct
 from recbole_mars.data import InteractionLog
 
-__all__ = ["CompanionVectors", "Companions", "find_companions"]
+__all__ = ["CompanionVectors", "Companions", "find_companions", "no_companions"]
 
 
 class Companions(NamedTuple):
@@ -54,6 +54,12 @@ def find_companions(log: InteractionLog, rows: np.ndarray, count: int, window: i
     return Companions(found, times / np.maximum(times.sum(1, keepdims=True), 1))
 
 
+def no_companions(n_items: int, count: int) -> Companions:
+    """Nothing occurs with anything. n_items: I. count: K."""
+    shape = (n_items, count)
+    return Companions(np.zeros(shape, dtype=np.int64), np.zeros(shape, dtype=np.float32))
+
+
 class CompanionVectors(VectorTable):
     """Item vectors to which those of the companions are added, layer by layer: x + A x (DIMO).
 
@@ -68,6 +74,11 @@ class CompanionVectors(VectorTable):
         self.items, self.layers, self.width = items, layers, items.width
         self.register_buffer("companions", torch.from_numpy(companions.items))
         self.register_buffer("shares", torch.from_numpy(companions.shares))
+
+    def hold(self, companions: Companions) -> None:
+        """Take others, as many of as many items."""
+        self.companions.copy_(torch.from_numpy(companions.items))
+        self.shares.copy_(torch.from_numpy(companions.shares))
 
     def distinct(self, ids: Tensor) -> tuple[Tensor, Tensor]:
         """See VectorTable. All items' vectors are made: each depends on others of any batch."""

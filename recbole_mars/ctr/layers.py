@@ -263,6 +263,11 @@ class FieldEmbedding(VectorTable):
             for group, names in groups.items()
         }
 
+    def alike(self, embedding_size: int) -> FieldEmbedding:
+        """Other vectors of the same fields, of this size and with fresh weights."""
+        use_id = self.id_embedding is not None
+        return FieldEmbedding(self.n_ids, embedding_size, **self.columns(), use_id=use_id)
+
     def _check(self, name: str, column: Tensor) -> None:
         if len(column) != self.n_ids:
             raise ValueError(f"field {name} must have {self.n_ids} rows, got {len(column)}")

@@ -10,10 +10,13 @@ import torch
 from torch import Tensor, nn
 
 from recbole_mars.ctr.bst import BSTSettings, TransformerInterest
+from recbole_mars.ctr.companions import no_companions
+from recbole_mars.ctr.dimo import DIMO, DIMOSettings
 from recbole_mars.ctr.din import DIN, DINSettings, History
 from recbole_mars.ctr.dmae import DMAE, DMAESettings
+from recbole_mars.ctr.frnet import FRNet, FRNetSettings
 from recbole_mars.ctr.interest_units import GRUInterest, InterestNetwork, MeanInterest
-from recbole_mars.ctr.layers import VectorTable
+from recbole_mars.ctr.layers import FieldEmbedding
 from recbole_mars.ctr.lrd import LRD, LRDSettings
 from recbole_mars.ctr.similarities import Modality
 from recbole_mars.ctr.simtier import SimTier, SimTierSettings
@@ -42,12 +45,37 @@ def _unit(make: Callable[[int, Any], nn.Module]) -> Callable[..., nn.Module]:
     )
 
 
+def _dimo(
+    items: FieldEmbedding,
+    users: FieldEmbedding | None,
+    modalities: Sequence[Modality],
+    settings: DINSettings,
+    own: DIMOSettings,
+) -> DIMO:
+    """Companions are what a trainer sets and weights hold."""
+    companions = no_companions(items.n_ids, own.companions)
+    return DIMO(items, users, modalities, companions, settings, own)
+
+
+def _frnet(
+    items: FieldEmbedding,
+    users: FieldEmbedding | None,
+    modalities: Sequence[Modality],
+    settings: DINSettings,
+    own: FRNetSettings,
+) -> FRNet:
+    weights = items.alike(1), None if users is None else users.alike(1)
+    return FRNet(items, users, *weights, own, settings.context_width)
+
+
 NETWORKS: dict[str, NetworkKind] = {
     "MARS": NetworkKind(lambda items, users, _, settings, own: DIN(items, users, settings)),
     "DMAE": NetworkKind(DMAE, DMAESettings, True),
     "SimTier": NetworkKind(SimTier, SimTierSettings, True),
     "UniSRec": NetworkKind(UniSRec, UniSRecSettings, True),
     "LRD": NetworkKind(LRD, LRDSettings, True),
+    "DIMO": NetworkKind(_dimo, DIMOSettings, True),
+    "FRNet": NetworkKind(_frnet, FRNetSettings),
     "BST": NetworkKind(_unit(TransformerInterest), BSTSettings),
     "GRU4RecCTR": NetworkKind(_unit(lambda width, own: GRUInterest(width))),
     "AveragePooling": NetworkKind(_unit(lambda width, own: MeanInterest())),
@@ -56,13 +84,15 @@ NETWORKS: dict[str, NetworkKind] = {
 
 def build_network(
     kind: str,
-    items: VectorTable,
-    users: VectorTable | None,
+    items: FieldEmbedding,
+    users: FieldEmbedding | None,
     settings: DINSettings,
     own: Any = None,
     modalities: Sequence[Modality] = (),
 ) -> nn.Module:
     """A network with fresh weights. kind: of NETWORKS. own: its own settings, if it has any.
+
+    A DIMO has no companions yet, see CompanionVectors.hold.
 
     Raises ValueError for an unknown kind, or settings of another.
     """

@@ -76,13 +76,13 @@ class SequenceModel(CTRModel):
                 "mars_precision: bfloat16 is slower than float32 on this processor, which has no "
                 "instructions for it (AMX or AVX512-BF16)"
             )
-        self.network = self.make_network(config, dataset)
+        self.network = self._make_network(config, dataset)
         # Constants of the data set, alike in all processes: not to be sent in every step.
         kept = set(self.state_dict())
         constants = [name for name, _ in self.named_buffers() if name not in kept]
         self._ddp_params_and_buffers_to_ignore = constants
 
-    def make_network(self, config: Config, dataset: MultimodalDataset) -> nn.Module:
+    def _make_network(self, config: Config, dataset: MultimodalDataset) -> nn.Module:
         """What scores, in plain torch: the network that is called as the model is."""
         name = config["model"]
         own = OWN_SETTINGS[name](config) if name in OWN_SETTINGS else None
@@ -94,10 +94,10 @@ class SequenceModel(CTRModel):
 
     @staticmethod
     def embeddings(
-        config: Config, dataset: MultimodalDataset, size: int | None = None
+        config: Config, dataset: MultimodalDataset
     ) -> tuple[FieldEmbedding, FieldEmbedding | None]:
-        """Of items, and of users, None if nothing of them is read. size: ~ for embedding_size."""
-        size = config["embedding_size"] if size is None else size
+        """Of items, and of users, None if nothing of them is read."""
+        size = config["embedding_size"]
         items = FieldEmbedding(dataset.item_num, size, **_columns(dataset, dataset.iid_field))
         columns = _columns(dataset, dataset.uid_field)
         use_id = bool(config["mars_use_user_id"])

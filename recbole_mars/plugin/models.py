@@ -6,19 +6,13 @@ import numpy as np
 import torch
 from recbole.config import Config
 from recbole.data.interaction import Interaction
-from torch import Tensor, nn
+from torch import Tensor
 
 from recbole_mars import ctr
 from recbole_mars.alignment import AlignmentExport, export_embeddings
 from recbole_mars.plugin.ctr_model import CTRModel, SequenceModel
 from recbole_mars.plugin.dataset import RATE_FIELD, VIEW_PREFIXES, MultimodalDataset
-from recbole_mars.plugin.modalities import item_modalities
-from recbole_mars.plugin.settings import (
-    dimo_settings,
-    din_settings,
-    frnet_settings,
-    training_objective,
-)
+from recbole_mars.plugin.settings import training_objective
 from recbole_mars.plugin.stage_one import alignment_network
 
 __all__ = [
@@ -104,12 +98,14 @@ class LRD(SequenceModel):
 class DIMO(SequenceModel):
     """DIMO: a DIN of ids and one of features, disentangled; see recbole_mars.ctr."""
 
-    def make_network(self, config: Config, dataset: MultimodalDataset) -> nn.Module:
-        items, users = self.embeddings(config, dataset)
-        modalities, own = item_modalities(config, dataset), dimo_settings(config)
+    network: ctr.DIMO
+
+    def __init__(self, config: Config, dataset: MultimodalDataset) -> None:
+        super().__init__(config, dataset)
+        own = self.network.own
         rows = np.flatnonzero(dataset.log.training_behaviours())
         companions = ctr.find_companions(dataset.log, rows, own.companions, own.window)
-        return ctr.DIMO(items, users, modalities, companions, din_settings(config), own)
+        self.network.vectors.hold(companions)
 
 
 class AveragePooling(SequenceModel):
@@ -126,14 +122,6 @@ class BST(SequenceModel):
 
 class FRNet(SequenceModel):
     """FRNet: a factorization machine over refined fields, no history; see recbole_mars.ctr."""
-
-    def make_network(self, config: Config, dataset: MultimodalDataset) -> nn.Module:
-        return ctr.FRNet(
-            *self.embeddings(config, dataset),
-            *self.embeddings(config, dataset, size=1),
-            frnet_settings(config),
-            din_settings(config).context_width,
-        )
 
 
 class MARSAlign(CTRModel):

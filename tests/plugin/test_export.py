@@ -60,6 +60,9 @@ CASES: dict[str, dict[str, Any]] = {
         "feature_storage": "int8",
     },
     "SimTier": {"model": "SimTier", "augmentation": "mars", "mars_agreement": True},
+    "DIMO": {"model": "DIMO", "augmentation": "mars", "mars_mark_age": True},
+    "FRNet": {"model": "FRNet", "augmentation": "none", "mars_agreement": True},
+    "FRNet without users": {"model": "FRNet", "augmentation": "none", "mars_use_user_id": False},
     "UniSRec": {"model": "UniSRec", "feature_storage": "int8"},
     "LRD": {"model": "LRD"},
     "BST": {"model": "BST", "augmentation": "mars"},
@@ -240,7 +243,7 @@ def test_an_event_is_read_as_its_row_of_the_log_was(
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"model": "FRNet"}, "model must be one of MARS, DMAE"),
+        ({"model": "MARSAlign"}, "model must be one of MARS, DMAE"),
         ({"augmentation": "random"}, "augmentation random draws items at random"),
         (
             {"augmentation": "none", "mars_agreement": True, "opinion_field": "timestamp"},

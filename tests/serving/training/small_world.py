@@ -81,7 +81,7 @@ def write_model(
     torch.manual_seed(seed)
     items = FieldEmbedding(N_ITEMS + 1, 4)
     kind = NETWORKS[network]
-    own = kind.settings(width=4) if kind.settings is not None else None
+    own = kind.settings() if kind.settings is not None else None
     din = DINSettings(
         attention_hidden=[4],
         dnn_hidden=[8],

@@ -38,6 +38,8 @@ MODELS: list[dict[str, Any]] = [
     {"augmented": False},
     {"history": "positive"},
     {"network": "AveragePooling"},
+    {"network": "DIMO"},
+    {"network": "FRNet"},
 ]
 
 
