@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -154,3 +156,14 @@ def test_a_failed_run_is_the_exit_status(spec, world, monkeypatch, capsys):
     monkeypatch.setattr(MARSTrainer, "_train_epoch", fail)
     assert main(["run", spec, "--data_path", str(world), "--only", "method=DIN"]) == 1
     assert "failed: world temporal DIN seed 3" in capsys.readouterr().err
+
+
+def test_a_reader_that_has_enough_is_no_mistake(spec, world):
+    command = [sys.executable, "-m", "recbole_mars.experiments", "run", spec, "--dry_run"]
+    with subprocess.Popen(
+        [*command, "--data_path", str(world)], stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    ) as process:
+        process.stdout.close()
+        told = process.stderr.read().decode()
+    assert process.returncode == 1
+    assert "error" not in told.lower()

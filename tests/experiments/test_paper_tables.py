@@ -263,6 +263,11 @@ def test_grid_counts_what_is_missing(tmp_path):
         ["old", "1 / 1", ""],
     ]
     assert "8 runs missing" in table.note
+    assert "Failed" not in table.note
+    (tmp_path / "failed").mkdir()
+    (tmp_path / "failed" / "ml-1m.leave-one-out.MARS.2.txt").write_text("Traceback", "utf-8")
+    note = studies.grid(read_results(tmp_path)).note
+    assert note.endswith("Failed, with the reason in failed/: ml-1m.leave-one-out.MARS.2.")
 
 
 def test_table_1_has_the_paper_in_its_own_column(tmp_path):

@@ -50,7 +50,8 @@ class Results:
     not run. order: all methods, as tables list them. wanted: seeds by setting and method. trials:
     of the search for hyper-parameters, 0 if there was none. folder: as it was given. planned: what
     spec.yaml fixes by setting and method, without what its search chooses. paper: whose figures
-    stand beside ours. groups: that spec.yaml names, () without one.
+    stand beside ours. groups: that spec.yaml names, () without one. failed: runs and trials whose
+    last start failed, as their files are named.
     """
 
     name: str
@@ -64,6 +65,7 @@ class Results:
     planned: Mapping[tuple[Setting, str], Mapping[str, Any]] = field(default_factory=dict)
     paper: Paper = MARS_PAPER
     groups: tuple[str, ...] = ()
+    failed: tuple[str, ...] = ()
 
     def settings(self, group: str = "") -> list[Setting]:
         """Settings with records (of a group), in the order of the records."""
@@ -181,6 +183,7 @@ def read_results(folder: Path) -> Results:
         planned=_planned(plan) if plan else {},
         paper=paper,
         groups=tuple(group.name for group in plan.groups) if plan else (),
+        failed=tuple(sorted(file.stem for file in (folder / "failed").glob("*.txt"))),
     )
 
 

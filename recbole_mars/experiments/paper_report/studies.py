@@ -220,10 +220,10 @@ def grid(results: Results) -> Table:
                 line.append("")
         lines.append(line)
     missing_runs = sum(row["wanted"] - row["done"] for row in rows)
-    note = (
-        f"Seeds done / wanted: {missing_runs} run{'s' * (missing_runs != 1)} missing."
-        if missing_runs
-        else "Seeds done / wanted: nothing is missing."
-    )
+    plural = "s" * (missing_runs != 1)
+    missing = f"{missing_runs} run{plural} missing" if missing_runs else "nothing is missing"
+    note = f"Seeds done / wanted: {missing}."
+    if results.failed:
+        note += f" Failed, with the reason in failed/: {', '.join(results.failed)}."
     part = Part("", ["method", *map(str, settings)], lines)
     return Table("progress", "What has been run", note, rows, [part])
