@@ -81,11 +81,13 @@ class DIMO(nn.Module):
     not be compared. Adapted: DIN's attention and final network replace self-attention and the
     product of session and item, one of each per branch; user features and context are in the
     branch of ids. Sessions are windows of training histories (the code counts test sessions, too),
-    of which A keeps each item's companions. Losses are means over the batch and natural logarithms
-    (there sums, base 10, lambda 0.001, four layers, weights reused in one proxy), negatives are
-    drawn (there those that co-occur least). The code also spreads contents over the graph, and the
-    paper turns pictures into words; here each modality is projected and they are added up. An
-    impression counts in the losses whatever its label, which a network is not told.
+    of which A keeps each item's companions. As in the code, a training target is counted with its
+    own history, so that targets lie nearer to histories in training than in a test. Losses are
+    means over the batch and natural logarithms (there sums, base 10, lambda 0.001, four layers,
+    weights reused in one proxy), negatives are drawn (there those that co-occur least). The code
+    also spreads contents over the graph, and the paper turns pictures into words; here each
+    modality is projected and they are added up. An impression counts in the losses whatever its
+    label, which a network is not told.
 
     modalities: one or more. companions: as find_companions gives them. Raises ValueError without
     a modality.

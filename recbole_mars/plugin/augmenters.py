@@ -35,11 +35,8 @@ __all__ = ["HEURISTICS", "item_rows"]
 def item_rows(dataset: MultimodalDataset, config: Config) -> ItemRows:
     """The training behaviours that may enter a history: of one kind with those in it, and not later
     than mars_donor_time allows."""
-    log = dataset.log
-    lent = log.training_behaviours()
-    if config["history"] == "positive":
-        lent &= log.labels > 0
-    return ItemRows(log, np.flatnonzero(lent), donor_time(config, is_temporal(config)))
+    lent = np.flatnonzero(dataset.held_in_training())
+    return ItemRows(dataset.log, lent, donor_time(config, is_temporal(config)))
 
 
 def _random(dataset: MultimodalDataset, config: Config) -> Augmenter:

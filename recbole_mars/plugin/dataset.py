@@ -234,6 +234,11 @@ class MultimodalDataset(
         """All interactions with their split; complete once build() has run."""
         return self.histories.log
 
+    def held_in_training(self) -> np.ndarray:
+        """(N,) bool: the rows of the log that training's histories hold, by the key history."""
+        held = self.log.training_behaviours()
+        return held & (self.log.labels > 0) if self.config["history"] == "positive" else held
+
     def __getitem__(self, index: Any, join: bool = True) -> Interaction:
         picked = self.inter_feat[index]
         batch = Interaction({name: picked[name] for name in picked})

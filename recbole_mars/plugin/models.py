@@ -103,7 +103,7 @@ class DIMO(SequenceModel):
     def __init__(self, config: Config, dataset: MultimodalDataset) -> None:
         super().__init__(config, dataset)
         own = self.network.own
-        rows = np.flatnonzero(dataset.log.training_behaviours())
+        rows = np.flatnonzero(dataset.held_in_training())
         companions = ctr.find_companions(dataset.log, rows, own.companions, own.window)
         self.network.vectors.hold(companions)
 

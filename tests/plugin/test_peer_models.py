@@ -12,11 +12,14 @@ from recbole_mars.data import TRAIN
 from recbole_mars.plugin.value_checks import check_values
 
 
-def test_companions_are_counted_on_the_training_part(tiny):
-    config = Config("DIMO", "world", config_dict={**tiny, "dimo_companions": 3, "dimo_window": 2})
+@pytest.mark.parametrize("history", ["all", "positive"])
+def test_companions_are_counted_on_what_histories_hold_in_training(tiny, history):
+    settings = {**tiny, "dimo_companions": 3, "dimo_window": 2, "history": history}
+    config = Config("DIMO", "world", config_dict=settings)
     train, *_ = create_dataset(config).build()
     log = train.log
-    expected = find_companions(log, np.flatnonzero(log.phases == TRAIN), 3, 2)
+    held = (log.phases == TRAIN) & ((log.labels > 0) | (history == "all"))
+    expected = find_companions(log, np.flatnonzero(held), 3, 2)
     every = find_companions(log, np.arange(len(log)), 3, 2)
     assert not np.array_equal(expected.items, every.items)
     found = DIMO(config, train).network.vectors
