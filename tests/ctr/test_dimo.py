@@ -126,14 +126,16 @@ def test_no_sample_counts(two_modalities):
     assert all(p.grad is None or p.grad.isfinite().all() for p in model.parameters())
 
 
-def test_the_loss_is_weighted_and_for_training_only(two_modalities, some_histories):
+def test_the_loss_is_the_weighted_sum_and_for_training_only(two_modalities, some_histories):
     inputs, context = some_histories(), torch.zeros(5, 2).double()
-    losses = []
-    for weight in (0.5, 1.0):
-        model = make(two_modalities, weight=weight).train()
-        torch.manual_seed(5)
-        losses.append(model(*inputs, None, context).loss)
-    torch.testing.assert_close(losses[1], 2 * losses[0])
+    model = make(two_modalities, weight=0.3).train()
+    torch.manual_seed(5)
+    found = model(*inputs, None, context).loss
+    torch.manual_seed(5)
+    parts = model.losses(*inputs, *(d.interest(*inputs) for d in (model.ids, model.modality)))
+    assert len({round(part.item(), 9) for part in parts}) == 3
+    assert found.item() == pytest.approx(0.3 * sum(part.item() for part in parts))
+    assert model.eval()(*inputs, None, context).loss is None
     assert make(two_modalities, weight=0.0).train()(*inputs, None, context).loss is None
 
 

@@ -202,26 +202,47 @@ def test_a_mask_leaves_behaviours_out_in_the_mean_only():
     torch.testing.assert_close(decoder(r, found), expected)
 
 
-def test_all_of_dmae_equals_a_loop():
+def several(count):
+    return [modality(str(i), 4 + i, missing=(3 + i,), seed=i) for i in range(count)]
+
+
+@pytest.mark.parametrize("count", [1, 2, 3])
+def test_all_of_dmae_equals_a_loop(count):
     """Sample by sample, behaviour by behaviour, from the parts that are tested above."""
-    model = make().double().eval()
+    model = make(several(count)).double().eval()
     history, target = batch()
-    found, loss = model.multimodal(history._replace(borrowed=None), target)
+    found, loss = model.multimodal(history, target)  # who borrowed is not marked
     assert loss is None
     for b in range(len(target)):
         only = History(
             history.items[b : b + 1], history.mask[b : b + 1], history.labels[b : b + 1], None
         )
-        means, fused = [], []
+        means, behaviours, fused = [], [], []
         for part in model.interests.values():
             s = part.similarities(only, target[b : b + 1])
             r = part.window(part.encoder(s), s.sample_of)
-            means.append((r.mean(0) if len(r) else torch.zeros(4).double(), r))
+            means.append(r.mean(0) if len(r) else torch.zeros(4).double())
+            behaviours.append(r)
         for place, part in enumerate(model.interests.values()):
-            context, r = means[1 - place][0], means[place][1]
+            others = [mean for other, mean in enumerate(means) if other != place] or means
+            context, r = sum(others) / len(others), behaviours[place]
             scores = (part.cross.query(context) @ part.cross.key(r).T / 2).softmax(0)
             fused.append(scores @ part.cross.value(r) if len(r) else torch.zeros(4).double())
         torch.testing.assert_close(found[b], torch.cat(fused))
+    logits = model.din.logits(*model.din.interest(history, target), None, found)
+    torch.testing.assert_close(model(history, target).logits, logits)
+
+
+@pytest.mark.parametrize("count", [1, 3])
+def test_the_loss_is_the_weighted_sum_over_modalities(count):
+    model = make(several(count), mask=0.0, weight=0.3).train()
+    history, target = batch()
+    unmarked = history._replace(borrowed=None)
+    expected = 0.0
+    for part in model.interests.values():
+        encoded = part.encode(unmarked, target)
+        expected += part.decoder(encoded.vectors, encoded.similarities).item()
+    assert model(history, target).loss.item() == pytest.approx(0.3 * expected, rel=1e-5)
 
 
 def test_the_decoder_is_for_training_only():
@@ -240,12 +261,9 @@ def test_the_decoder_is_for_training_only():
     torch.testing.assert_close(without(*inputs).logits, before.logits)
 
 
-def test_the_loss_is_weighted_and_reaches_the_encoders():
-    model, inputs = make(mask=0.0).train(), batch()
-    once = model(*inputs).loss
-    twice = make(mask=0.0, weight=1.0).train()(*inputs).loss
-    torch.testing.assert_close(twice, 2 * once)
-    once.backward()
+def test_the_loss_reaches_the_encoders_alone():
+    model = make().train()
+    model(*batch()).loss.backward()
     for part in model.interests.values():
         assert part.encoder.buckets.weight.grad.any()
         assert part.window.projections.weight.grad.any()
