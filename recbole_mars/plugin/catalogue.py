@@ -85,7 +85,8 @@ class ItemCatalogue:
         use_text, use_image = config["mars_use_text"], config["mars_use_image"]
         if not (use_text or use_image):
             raise ValueError(
-                f"mars_use_text and mars_use_image are both False; {config['model']} needs one of them"
+                "mars_use_text and mars_use_image are both False; "
+                f"{config['model']} needs one of them"
             )
         pictured = config["image_features"] or config["image_dir"]
         has_text = config["text_features"] or self._settings.text_columns()
