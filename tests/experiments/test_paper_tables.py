@@ -209,6 +209,28 @@ def test_sensitivity_reads_its_setting_from_the_configurations(tmp_path):
     assert "both (mars_theta, mars_eta)" in table.note
 
 
+def test_a_key_that_is_newer_than_some_records_is_no_difference(tmp_path):
+    spec = {
+        "datasets": {"ml-1m": {}},
+        "splits": {"leave-one-out": {"split": {"LS": "valid_and_test"}}},
+        "methods": {"DIN": {}, "MARS": {}, "high": {"like": "MARS", "mars_theta": 0.9}},
+        "seeds": [1, 2, 3, 4, 5],
+        "groups": {"sensitivity": {"methods": ["MARS", "high"]}, "main": {"methods": ["DIN"]}},
+    }
+    newer = {**CONFIG, "mars_theta": 0.9, "mars_bandwidth": "median", "ties": "file"}
+    group = {"groups": ["sensitivity"]}
+    records = [*runs("DIN"), *runs("MARS", 0.02), *runs("high", 0.01, config=newer, **group)]
+    table = made(tmp_path, sensitivity, *records, spec=spec, scores=False)
+    assert [(r["parameter"], r["value"]) for r in table.rows] == [
+        ("mars_theta", 0.8),
+        ("mars_theta", 0.9),
+    ]
+    spec["methods"]["high"]["mars_bandwidth"] = "median"  # planned: then it is one
+    table = made(tmp_path, sensitivity, *records, spec=spec, scores=False)
+    assert not table.rows
+    assert "high (mars_theta, mars_bandwidth" in table.note
+
+
 def test_activity_by_hand(tmp_path):
     low = [{"auc": 0.7, "auc_low": 0.6 + s / 100} for s in (1, 2, 3)]
     more = [

@@ -131,10 +131,14 @@ class Results:
         return Gain(seeds, summarise(old).mean, summarise(new).mean, paired_t_test(old, new))
 
     def changed(self, setting: Setting, method: str, against: str) -> dict[str, Any]:
-        """Configuration keys in which a method differs from another, with its values."""
+        """Configuration keys in which a method differs from another, with its values.
+
+        Of a key that is newer than one of two records, the plan tells, if there is one.
+        """
         mine, other = (_config(self.runs(setting, name)) for name in (method, against))
+        plans = [self.planned.get((setting, name)) for name in (method, against)]
         keys = [key for key in {**other, **mine} if key != "seed"]
-        return {key: mine.get(key) for key in keys if mine.get(key) != other.get(key)}
+        return {key: mine.get(key) for key in keys if _differs(key, mine, other, plans)}
 
     def changed_key(self, setting: Setting, method: str, against: str) -> str | None:
         """The only key that differs or, if several do, the only one of MARS; None if unclear."""
@@ -240,6 +244,19 @@ def _usual_place(paper: Paper, method: str) -> tuple[int, str]:
     places = [*paper.baselines, compact(paper.measured)]
     short = compact(method)
     return (places.index(short) if short in places else len(places)), method
+
+
+def _differs(
+    key: str,
+    mine: Mapping[str, Any],
+    other: Mapping[str, Any],
+    plans: Sequence[Mapping[str, Any] | None],
+) -> bool:
+    """plans: what is planned for either, None where it is not known."""
+    if key in mine and key in other:
+        return bool(mine[key] != other[key])
+    first, second = plans
+    return first is None or second is None or first.get(key) != second.get(key)
 
 
 def _config(runs: Mapping[int, RunRecord]) -> Mapping[str, Any]:
